@@ -1,0 +1,67 @@
+"""What every test finds: one thread, a fixed seed, no MLflow settings of the user's."""
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "cuda: needs a CUDA device")
+    # MLflow 3.17 with SQLAlchemy 2.1
+    config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+    # before any OpenMP library is loaded, in this process and in those that tests start
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device here"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch):
+    """Seed torch, and hide the user's MLflow settings."""
+    import torch
+
+    torch.manual_seed(0)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """Make an empty folder the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory):
+    """Return an empty MLflow database to copy: MLflow takes seconds to create one."""
+    from rl8.store import open_store
+
+    folder = tmp_path_factory.mktemp("store")
+    store = open_store(f"sqlite:///{folder / 'mlflow.db'}")
+    assert store.client.search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store_dir(workdir, store_template):
+    """Make a folder with an empty MLflow database the working directory, so that a run is recorded there."""
+    shutil.copyfile(store_template, workdir / "mlflow.db")
+    return workdir
