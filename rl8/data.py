@@ -1,0 +1,26 @@
+"""Keys of step results and names of metrics, each written down once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# What `Env.step` may return.
+OBS: Final = "obs"
+REWARDS: Final = "rewards"
+TERMINATED: Final = "terminated"
+TRUNCATED: Final = "truncated"
+FINAL_OBS: Final = "final_obs"
+ACTION_MASK: Final = "action_mask"
+
+# Metrics. Counts say what they count: env steps are single transitions (num_envs * horizon per iteration).
+ENV_STEPS: Final = "env/steps"
+ENV_RESETS: Final = "env/resets"
+ITERATIONS: Final = "algorithm/steps"
+RETURNS_MEAN: Final = "returns/mean"
+EVAL_RETURNS_MEAN: Final = "eval/returns/mean"
+KL_DIV: Final = "monitors/kl_div"
+COLLECT_MS: Final = "profiling/collect_ms"
+STEP_MS: Final = "profiling/step_ms"
+EVAL_MS: Final = "profiling/eval_ms"
+TRANSITIONS_PER_S: Final = "profiling/transitions_per_s"
+MEMORY_MB: Final = "memory/peak_mb"

@@ -1,0 +1,180 @@
+"""Every number that steers PPO: its default, its range, and the combinations that make no sense.
+
+This file imports no torch, so that a config is checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rl8.checks import check_choice, check_range, unknown
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """PPO's options, checked when built and frozen afterwards.
+
+    Attributes:
+        num_envs: Environments that run in parallel, N. One iteration collects `num_envs * horizon` env steps.
+        horizon: Env steps per environment and iteration, T.
+        horizons_per_env_reset: Horizons between resets of the environment; 1 resets before each, negative only once.
+        gamma: Discount factor, in [0, 1].
+        gae_lambda: Lambda of generalized advantage estimation, in [0, 1]: 0 is low variance, 1 is low bias.
+        num_sgd_iters: Passes over the collected data per iteration.
+        sgd_minibatch_size: Env steps per minibatch, a divisor of `num_envs * horizon`; None takes all in one.
+        shuffle_minibatches: Whether each pass visits the data in a new random order.
+        clip_param: Distance that the probability ratio may move from 1 before its gradient stops, > 0.
+        vf_clip_param: Distance that a value may move from its old one before its gradient stops, in units of the
+            (scaled) return; None does not clip.
+        dual_clip_param: Bound, > 1, on ratio times a negative advantage (arXiv:1912.09729); None does not clip.
+        vf_coeff: Weight of the value loss.
+        entropy_coeff: Weight of the entropy bonus, unless `entropy_coeff_schedule` is given.
+        entropy_coeff_schedule: Pairs of (env steps, weight), or None.
+        entropy_coeff_schedule_kind: `"step"` holds each weight until the next, `"interp"` moves linearly.
+        lr_schedule: Pairs of (env steps, learning rate), or None for the optimizer's own.
+        lr_schedule_kind: As `entropy_coeff_schedule_kind`.
+        target_kl_div: KL divergence from the collecting policy after which the iteration's remaining minibatches
+            are skipped; None never skips.
+        max_grad_norm: Gradients are scaled down to this norm; None does not scale.
+        normalize_advantages: Whether advantages are shifted and scaled to mean 0, std 1 over the whole batch.
+        normalize_rewards: Whether rewards are divided by the running std of discounted returns.
+        normalize_obs: Whether observations are shifted and scaled by their running mean and std.
+        accumulate_grads: Whether one pass takes one optimizer step, summing its minibatches' gradients.
+        enable_amp: Whether networks compute in `amp_dtype` (master weights stay float32).
+        amp_dtype: `"bf16"`, or `"fp16"` with a loss scaler.
+        seq_len: Env steps through which a gradient flows back in time, L; a divisor of `horizon`. 1 for feedforward.
+        seqs_per_state_reset: Sequences between resets of the recurrent state to zero; negative resets it only where
+            the environment is reset.
+    """
+
+    num_envs: int = 8192
+    horizon: int = 32
+    horizons_per_env_reset: int = 1
+    gamma: float = 0.95
+    gae_lambda: float = 0.95
+    num_sgd_iters: int = 4
+    sgd_minibatch_size: int | None = None
+    shuffle_minibatches: bool = True
+    clip_param: float = 0.2
+    vf_clip_param: float | None = None
+    dual_clip_param: float | None = None
+    vf_coeff: float = 1.0
+    entropy_coeff: float = 0.0
+    entropy_coeff_schedule: Any = None
+    entropy_coeff_schedule_kind: str = "step"
+    lr_schedule: Any = None
+    lr_schedule_kind: str = "step"
+    target_kl_div: float | None = None
+    max_grad_norm: float | None = 5.0
+    normalize_advantages: bool = True
+    normalize_rewards: bool = True
+    normalize_obs: bool = False
+    accumulate_grads: bool = False
+    enable_amp: bool = False
+    amp_dtype: str = "bf16"
+    seq_len: int = 1
+    seqs_per_state_reset: int = -1
+
+    def __post_init__(self) -> None:
+        """Check every range, then the combinations.
+
+        Raises:
+            TypeError: If a value is of the wrong kind.
+            ValueError: If a value is out of range or two contradict each other.
+        """
+        self._check_ranges()
+        self._check_combinations()
+
+    @classmethod
+    def build(cls, options: dict[str, Any]) -> Hyperparameters:
+        """Return the hyperparameters with `options` set, refusing unknown names.
+
+        Raises:
+            TypeError: If an option does not exist; the message has the nearest match.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                raise TypeError(unknown("option", name, names))
+        return cls(**options)
+
+    @property
+    def batch_size(self) -> int:
+        """Env steps per iteration."""
+        return self.num_envs * self.horizon
+
+    @property
+    def minibatch_size(self) -> int:
+        """Env steps per minibatch."""
+        return self.sgd_minibatch_size or self.batch_size
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches per pass."""
+        return self.batch_size // self.minibatch_size
+
+    def _check_ranges(self) -> None:
+        for name in ("num_envs", "horizon", "num_sgd_iters", "seq_len"):
+            check_range(f"algo.{name}", getattr(self, name), 1, integer=True)
+        check_range("algo.sgd_minibatch_size", self.sgd_minibatch_size, 1, integer=True, optional=True)
+        for name in ("horizons_per_env_reset", "seqs_per_state_reset"):
+            check_range(f"algo.{name}", getattr(self, name), integer=True)
+            if getattr(self, name) == 0:
+                raise ValueError(
+                    f"algo.{name}=0 means nothing. Accepted: an integer >= 1, or negative for never. "
+                    f"Try algo.{name}=1 or algo.{name}=-1."
+                )
+        for name in ("gamma", "gae_lambda"):
+            check_range(f"algo.{name}", getattr(self, name), 0, 1, hint=f"algo.{name}=0.95")
+        check_range("algo.clip_param", self.clip_param, 0, low_open=True, hint="algo.clip_param=0.2")
+        check_range("algo.vf_clip_param", self.vf_clip_param, 0, low_open=True, optional=True)
+        check_range(
+            "algo.dual_clip_param", self.dual_clip_param, 1, low_open=True, optional=True, hint="algo.dual_clip_param=5"
+        )
+        for name in ("vf_coeff", "entropy_coeff"):
+            check_range(f"algo.{name}", getattr(self, name), 0)
+        for name in ("target_kl_div", "max_grad_norm"):
+            check_range(f"algo.{name}", getattr(self, name), 0, low_open=True, optional=True)
+        for name in ("shuffle_minibatches", "normalize_advantages", "normalize_rewards", "normalize_obs",
+                     "accumulate_grads", "enable_amp"):  # fmt: skip
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"algo.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
+        check_choice("algo.amp_dtype", self.amp_dtype, ("bf16", "fp16"))
+        for name in ("lr_schedule_kind", "entropy_coeff_schedule_kind"):
+            check_choice(f"algo.{name}", getattr(self, name), ("step", "interp"))
+
+    def _check_combinations(self) -> None:
+        batch, size = self.batch_size, self.minibatch_size
+        if self.horizon % self.seq_len:
+            good = max(n for n in range(1, self.seq_len) if self.horizon % n == 0)
+            raise ValueError(
+                f"algo.seq_len={self.seq_len} does not divide algo.horizon={self.horizon}. "
+                f"Use a divisor, e.g. algo.seq_len={good}."
+            )
+        if batch % size:
+            raise ValueError(
+                f"algo.sgd_minibatch_size={size} does not divide num_envs * horizon = {batch}. "
+                f"Use a divisor, e.g. algo.sgd_minibatch_size={self._accepted_minibatch(size)}."
+            )
+        if size % self.seq_len:
+            raise ValueError(
+                f"algo.sgd_minibatch_size={size} is no multiple of algo.seq_len={self.seq_len}: no sequence is cut. "
+                f"Try algo.sgd_minibatch_size={self._accepted_minibatch(size)}."
+            )
+        if self.accumulate_grads and self.num_minibatches == 1:
+            raise ValueError(
+                f"algo.accumulate_grads=true has nothing to accumulate: one minibatch holds all {batch} env steps. "
+                "Try algo.accumulate_grads=false, or a smaller minibatch, e.g. "
+                f"algo.sgd_minibatch_size={self._accepted_minibatch(batch // 4)}."
+            )
+        if self.normalize_advantages and batch == 1:
+            raise ValueError(
+                "algo.normalize_advantages=true needs more than one env step per iteration: one sample has no std. "
+                "Try algo.normalize_advantages=false."
+            )
+
+    def _accepted_minibatch(self, limit: int) -> int:
+        """Return the largest size up to `limit` that holds whole sequences and divides the batch, or one sequence."""
+        sizes = range(min(limit, self.batch_size), self.seq_len, -1)
+        return next((n for n in sizes if self.batch_size % n == 0 and n % self.seq_len == 0), self.seq_len)

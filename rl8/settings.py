@@ -1,0 +1,111 @@
+"""Where a run computes and what it does besides PPO: evaluation, checkpoints, display, tracking.
+
+This file imports no torch, so that a config is checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rl8.checks import check_choice, check_range
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """Where and how tensors are computed.
+
+    Attributes:
+        device: `"cpu"`, `"cuda"` or `"cuda:<index>"`.
+        graphs: Whether CUDA replays the rollout and each optimizer step as CUDA graphs.
+        compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time).
+        matmul_precision: float32 matrix products: `"highest"`, `"high"` (TF32 on CUDA) or `"medium"`.
+        piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
+            the same gradient. None chooses one that fits the caches on a CPU, and the whole minibatch on CUDA.
+        num_threads: CPU threads; None leaves torch's own choice.
+    """
+
+    device: str = "cpu"
+    graphs: bool = True
+    compile: bool = False
+    matmul_precision: str = "high"
+    piece_size: int | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            TypeError: If a value is of the wrong kind.
+            ValueError: If it is out of range.
+        """
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
+            raise ValueError(
+                f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device=cuda."
+            )
+        check_choice("device.matmul_precision", self.matmul_precision, ("highest", "high", "medium"))
+        check_range("device.piece_size", self.piece_size, 1, integer=True, optional=True)
+        check_range("device.num_threads", self.num_threads, 1, integer=True, optional=True)
+        for name in ("graphs", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"device.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What a run does besides PPO.
+
+    Attributes:
+        experiment_name: MLflow experiment that the run is recorded under.
+        run_name: Name of the run; None lets MLflow choose one.
+        track: Whether the run is recorded in MLflow.
+        view: `"live"` (rich), `"plain"` (lines), `"none"`, or `"auto"`: live on a terminal, plain elsewhere.
+        steps_per_eval: Iterations between evaluations; None evaluates only at the end of the run.
+        eval_num_envs: Environments of an evaluation.
+        eval_horizon: Env steps per environment of an evaluation; None takes `algo.horizon`.
+        eval_deterministic: Whether an evaluation takes the distribution's mode rather than a sample.
+        env_config: Settings for the training environment's resets, or None.
+        eval_env_config: Settings for the evaluation environment's reset, or None.
+        steps_per_checkpoint: Iterations between checkpoints; None saves only at the end of the run.
+        resume: Checkpoint file to go on from, or None.
+        render: Whether a GIF of the final policy is made, for environments that can render.
+        output_dir: Folder for the run's files; None takes `outputs/<date>/<time>`.
+    """
+
+    experiment_name: str = "rl8"
+    run_name: str | None = None
+    track: bool = True
+    view: str = "auto"
+    steps_per_eval: int | None = None
+    eval_num_envs: int = 256
+    eval_horizon: int | None = None
+    eval_deterministic: bool = True
+    env_config: Any = None
+    eval_env_config: Any = None
+    steps_per_checkpoint: int | None = None
+    resume: str | None = None
+    render: bool = True
+    output_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            TypeError: If a value is of the wrong kind.
+            ValueError: If it is out of range.
+        """
+        check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
+        check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
+        for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):
+            check_range(f"trainer.{name}", getattr(self, name), 1, integer=True, optional=True)
+        for name in ("track", "eval_deterministic", "render"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"trainer.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
+        for name in ("env_config", "eval_env_config"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, dict):
+                raise TypeError(
+                    f"trainer.{name}={value!r} is no mapping. Accepted: null, or settings for the environment's reset, "
+                    f"e.g. 'trainer.{name}={{gravity: 3.7}}'."
+                )

@@ -1,0 +1,105 @@
+import math
+
+import pytest
+
+from rl8.checks import check_choice, check_range, closest, interval, unknown
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("gama", "gamma"), ("GAMMA", "gamma"), ("gae_lamda", "gae_lambda"), ("Lr", "lr"), ("zzz", None), ("", None)],
+)
+def test_closest_is_the_likeliest_option_whatever_the_case(value, expected):
+    assert closest(value, ["gamma", "gae_lambda", "lr"]) == expected
+
+
+def test_closest_keeps_the_options_own_case():
+    assert closest("cartpole", ["CartPole", "Pendulum"]) == "CartPole"
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        ("gama", ["gamma", "horizon"], "Unknown option 'gama'. Did you mean 'gamma'? Accepted: gamma, horizon."),
+        ("zzz", ["gamma", "horizon"], "Unknown option 'zzz'. Accepted: gamma, horizon."),
+        ("gama", [], "Unknown option 'gama'. Accepted: none."),
+    ],
+)
+def test_unknown_names_the_nearest_and_all(value, options, message):
+    assert unknown("option", value, options) == message
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ((0, 1), "in [0, 1]"),
+        ((0, 1, True, False), "in (0, 1]"),
+        ((0, 1, False, True), "in [0, 1)"),
+        ((0, 1, True, True), "in (0, 1)"),
+        ((0.5, None), ">= 0.5"),
+        ((0, None, True), "> 0"),
+        ((None, 2), "<= 2"),
+        ((None, 2, False, True), "< 2"),
+        ((None, None), ""),
+    ],
+)
+def test_interval(limits, text):
+    assert interval(*limits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (0, {"low": 0}),
+        (1.0, {"high": 1}),
+        (0.5, {"low": 0, "high": 1, "low_open": True, "high_open": True}),
+        (-7, {"integer": True}),
+        (10**400, {"low": 1, "integer": True}),
+        (None, {"low": 0, "optional": True}),
+    ],
+)
+def test_numbers_in_range_pass(value, options):
+    check_range("algo.x", value, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        (-0.1, {"low": 0}, "algo.x=-0.1 is out of range. Accepted: a number >= 0."),
+        (0, {"low": 0, "low_open": True}, "algo.x=0 is out of range. Accepted: a number > 0."),
+        (1.5, {"low": 0, "high": 1, "hint": "algo.x=0.9"},
+         "algo.x=1.5 is out of range. Accepted: a number in [0, 1]. Try algo.x=0.9."),
+        (1, {"high": 1, "high_open": True}, "algo.x=1 is out of range. Accepted: a number < 1."),
+        (0, {"low": 1, "integer": True, "optional": True},
+         "algo.x=0 is out of range. Accepted: an integer >= 1 or null."),
+        (math.nan, {}, "algo.x=nan is out of range. Accepted: any finite number."),
+        (math.inf, {"low": 0}, "algo.x=inf is out of range. Accepted: a number >= 0."),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(value, options, message):
+    with pytest.raises(ValueError, match=r"is out of range") as error:
+        check_range("algo.x", value, **options)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        ("abc", {"low": 0}, "algo.x='abc' is not a number. Accepted: a number >= 0."),
+        (True, {"low": 0}, "algo.x=True is not a number. Accepted: a number >= 0."),
+        (1.0, {"integer": True, "hint": "algo.x=1"}, "algo.x=1.0 is not an integer. Accepted: any integer. Try algo.x=1."),
+        (None, {"low": 0}, "algo.x=None is not a number. Accepted: a number >= 0."),
+    ],
+)
+def test_other_kinds_are_refused(value, options, message):
+    with pytest.raises(TypeError, match=r"is not an? ") as error:
+        check_range("algo.x", value, **options)
+    assert str(error.value) == message
+
+
+def test_choice():
+    check_choice("model.activation", "relu", ("elu", "relu"))
+    with pytest.raises(ValueError, match=r"^model.activation='rellu' is unknown. Accepted: elu, relu. Try .*=relu.$"):
+        check_choice("model.activation", "rellu", ("elu", "relu"))
+    with pytest.raises(ValueError, match=r"=7 is unknown. Accepted: elu, relu. Try model.activation=elu.$"):
+        check_choice("model.activation", 7, ("elu", "relu"))
