@@ -1,0 +1,111 @@
+"""Generalized advantage estimation and discounted sums, for whole `[T, N]` batches at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gae(
+    rewards: Tensor, values: Tensor, next_values: Tensor, is_last: Tensor, *, gamma: float, gae_lambda: float
+) -> Tensor:
+    """Return advantages `[T, N]`, walking time backwards.
+
+    delta_t = r_t + gamma * next_value_t - value_t
+    adv_t   = delta_t + gamma * gae_lambda * (1 - is_last_t) * adv_{t+1}
+    Source: Schulman et al. 2016, arXiv:1506.02438.
+
+    Both a truncated and a terminated step cut the trace; a truncated one bootstraps from the value of its final
+    observation, a terminated one from nothing, as the value after it is 0.
+
+    Args:
+        rewards: `[T, N]` reward after action t.
+        values: `[T, N]` value of the state that action t was taken in.
+        next_values: `[T, N]` value of the state that action t led to, before any reset; 0 where it terminated.
+        is_last: `[T, N]` bool, whether step t ended an episode (terminated or truncated).
+        gamma: Discount factor, in [0, 1].
+        gae_lambda: Trace decay, in [0, 1].
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    _check_shapes(rewards=rewards, values=values, next_values=next_values, is_last=is_last)
+    delta = rewards + gamma * next_values - values
+    decay = (gamma * gae_lambda) * (~is_last).to(delta.dtype)
+    advantages = torch.empty_like(delta)
+    carry = torch.zeros_like(delta[0])
+    for t in range(delta.shape[0] - 1, -1, -1):
+        carry = torch.addcmul(delta[t], decay[t], carry, out=advantages[t])
+    return advantages
+
+
+def gae_endless(rewards: Tensor, values: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
+    """Return advantages `[T, N]` where no episode ends within the horizon: one matrix product.
+
+    adv = M @ delta,  M[t, s] = (gamma * gae_lambda)^(s - t) for s >= t
+    The same as `gae` with `is_last` false everywhere.
+
+    Args:
+        rewards: `[T, N]` reward after action t.
+        values: `[T + 1, N]` value of the state that action t was taken in, and of the one after the last action.
+        gamma: Discount factor, in [0, 1].
+        gae_lambda: Trace decay, in [0, 1].
+
+    Raises:
+        ValueError: If there is not one more value than rewards.
+    """
+    expected = (rewards.shape[0] + 1, *rewards.shape[1:])
+    if values.shape != expected:
+        raise ValueError(
+            f"values has shape {tuple(values.shape)}, expected (T + 1, N) = {expected}: T steps need T + 1 values."
+        )
+    delta = torch.add(rewards, values[1:], alpha=gamma).sub_(values[:-1])
+    return _decaying_product(delta, gamma * gae_lambda, backward=True)
+
+
+def discounted_sums(rewards: Tensor, start: Tensor, *, gamma: float, is_last: Tensor | None = None) -> Tensor:
+    """Return running discounted sums `[T, N]`, walking time forwards.
+
+    s_t = gamma * (1 - is_last_{t-1}) * s_{t-1} + r_t
+
+    Args:
+        rewards: `[T, N]` reward after action t.
+        start: `[N]` sum before the first step.
+        gamma: Discount factor, in [0, 1].
+        is_last: `[T, N]` bool, whether step t ended an episode; None if none did.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if start.shape != rewards.shape[1:]:
+        raise ValueError(f"start has shape {tuple(start.shape)}, expected (N,) = {tuple(rewards.shape[1:])}.")
+    if is_last is None:
+        sums = _decaying_product(rewards, gamma, backward=False)
+        steps = torch.arange(1, rewards.shape[0] + 1, device=rewards.device, dtype=rewards.dtype)
+        return sums.addcmul_(torch.pow(gamma, steps).unsqueeze(1), start.unsqueeze(0))
+    _check_shapes(rewards=rewards, is_last=is_last)
+    decay = gamma * (~is_last).to(rewards.dtype)
+    sums = torch.empty_like(rewards)
+    carry = start * gamma
+    for t in range(rewards.shape[0]):
+        torch.add(rewards[t], carry, out=sums[t])
+        carry = decay[t] * sums[t]
+    return sums
+
+
+def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
+    """Return for every t the sum over later (or earlier) s of `decay^|s - t| * series[s]`."""
+    # float32 products may be TF32 on CUDA (10 bits of mantissa): too coarse for returns, so double there.
+    dtype = torch.float64 if series.is_cuda else series.dtype
+    steps = torch.arange(series.shape[0], device=series.device, dtype=dtype)
+    distance = steps.unsqueeze(0) - steps.unsqueeze(1) if backward else steps.unsqueeze(1) - steps.unsqueeze(0)
+    weights = torch.where(distance >= 0, torch.pow(decay, distance.clamp(min=0)), 0.0)
+    return (weights @ series.to(dtype)).to(series.dtype)
+
+
+def _check_shapes(**tensors: Tensor) -> None:
+    """Raise ValueError unless all tensors have the shape of the first."""
+    (first, expected), *others = ((name, tuple(tensor.shape)) for name, tensor in tensors.items())
+    for name, shape in others:
+        if shape != expected:
+            raise ValueError(f"{name} has shape {shape}, expected {expected}, the shape of {first}.")
