@@ -1,0 +1,94 @@
+"""PPO's losses as plain functions of one minibatch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PPOLoss(NamedTuple):
+    """Means over a minibatch, all 0-d. `total` is what is minimised; the others are for the log."""
+
+    total: Tensor
+    policy: Tensor
+    vf: Tensor
+    entropy: Tensor
+    kl_div: Tensor
+    clip_fraction: Tensor
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, *, clip_param: float, dual_clip_param: float | None = None
+) -> Tensor:
+    """Return the per-sample objective (to be maximised), the shape of `ratio`.
+
+    min(ratio * adv, clip(ratio, 1 - c, 1 + c) * adv); with dual clipping, at least dual_clip_param * adv where adv < 0.
+    Sources: Schulman et al. 2017, arXiv:1707.06347; Ye et al. 2020, arXiv:1912.09729 (dual clip).
+    """
+    objective = torch.minimum(ratio * advantages, ratio.clamp(1 - clip_param, 1 + clip_param) * advantages)
+    if dual_clip_param is None:
+        return objective
+    return torch.where(advantages < 0, torch.maximum(objective, dual_clip_param * advantages), objective)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, vf_clip_param: float | None = None) -> Tensor:
+    """Return half the squared error per sample, the shape of `values`.
+
+    With clipping, the larger of that error and the error of the value held within `vf_clip_param` of the old one:
+    the gradient stops only where the value has moved far and towards the return, never because the error is large.
+    Source: Schulman et al. 2017, the authors' implementation (openai/baselines ppo2).
+    """
+    error = (values - returns).square()
+    if vf_clip_param is not None:
+        held = old_values + (values - old_values).clamp(-vf_clip_param, vf_clip_param)
+        error = torch.maximum(error, (held - returns).square())
+    return 0.5 * error
+
+
+def ppo_loss(
+    logp: Tensor,
+    entropy: Tensor,
+    values: Tensor,
+    *,
+    old_logp: Tensor,
+    old_values: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    clip_param: float,
+    vf_clip_param: float | None,
+    dual_clip_param: float | None,
+    vf_coeff: float,
+    entropy_coeff: float | Tensor,
+) -> PPOLoss:
+    """Return the loss of a minibatch and what is logged with it.
+
+    total = -surrogate + vf_coeff * value loss - entropy_coeff * entropy, each a mean over all samples.
+    The KL divergence is estimated by the mean of (ratio - 1) - log ratio, which is never negative.
+
+    Args:
+        logp: `[L, B]` log-probability of the stored actions under the policy being trained.
+        entropy: `[L, B]` its entropy.
+        values: `[L, B]` its value estimates.
+        old_logp: `[L, B]` log-probability under the policy that collected.
+        old_values: `[L, B]` value estimates at collection.
+        advantages: `[L, B]`.
+        returns: `[L, B]` targets of the value function.
+        clip_param: See `clipped_surrogate`.
+        vf_clip_param: See `value_loss`.
+        dual_clip_param: See `clipped_surrogate`.
+        vf_coeff: Weight of the value loss.
+        entropy_coeff: Weight of the entropy; a tensor stays live in a captured graph.
+    """
+    log_ratio = logp - old_logp
+    ratio = log_ratio.exp()
+    surrogate = clipped_surrogate(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param)
+    policy = -surrogate.mean()
+    vf = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param).mean()
+    mean_entropy = entropy.mean()
+    total = policy + vf_coeff * vf - entropy_coeff * mean_entropy
+    with torch.no_grad():
+        kl_div = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > clip_param).to(ratio.dtype).mean()
+    return PPOLoss(total, policy.detach(), vf.detach(), mean_entropy.detach(), kl_div, clip_fraction)
