@@ -1,0 +1,88 @@
+"""Optimizers, built so that their steps need nothing from the host."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl8.checks import unknown
+
+# One kernel for all parameters.
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+# Options that depend on the device.
+HERE = ("lr", "capturable", "foreach", "fused")
+
+
+def build_optimizer(
+    optimizer_cls: type[torch.optim.Optimizer],
+    parameters: list[torch.nn.Parameter],
+    config: Mapping[str, Any],
+    *,
+    graphs: bool = False,
+) -> torch.optim.Optimizer:
+    """Return an optimizer: fused where torch can, and fit for CUDA graphs where asked.
+
+    Args:
+        optimizer_cls: Its class.
+        parameters: What it changes.
+        config: Its keywords.
+        graphs: Whether its steps will be captured in a CUDA graph.
+
+    Raises:
+        TypeError: If `optimizer_cls` is none, or does not take a keyword.
+        ValueError: If a value is refused.
+    """
+    given: Any = optimizer_cls
+    if not (isinstance(given, type) and issubclass(given, torch.optim.Optimizer)):
+        raise TypeError(f"optimizer_cls={optimizer_cls!r} is no torch optimizer. Try optimizer_cls=torch.optim.Adam.")
+    signature = inspect.signature(optimizer_cls).parameters
+    accepted = [name for name in list(signature)[1:] if signature[name].kind is not inspect.Parameter.VAR_KEYWORD]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.values())
+    options = dict(config)
+    for name in options:
+        if name not in accepted and not takes_any:
+            raise TypeError(unknown(f"option of {optimizer_cls.__name__}", name, accepted))
+    if optimizer_cls in FUSED:
+        options.setdefault("fused", not any(options.get(name) for name in ("foreach", "differentiable")))
+    if graphs and "capturable" in accepted:
+        options.setdefault("capturable", True)
+    try:
+        if graphs and (options.get("capturable") or options.get("fused")):
+            # A number would be frozen into the graph; a tensor stays live.
+            lr = options.get("lr", signature["lr"].default)
+            options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
+        return optimizer_cls(parameters, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{optimizer_cls.__name__} refuses {dict(config)}: {error}.") from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state, which may come from another device: how steps are computed stays as it was built here.
+
+    Args:
+        optimizer: Its options, a learning rate that is a tensor above all, keep their kind and place.
+        state: What its `state_dict` gave.
+    """
+    own = [{name: group[name] for name in HERE if name in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(deepcopy(dict(state)))  # torch would go on writing into `state`'s own tensors
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        lr = float(group["lr"])
+        group.update(kept)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
