@@ -1,0 +1,85 @@
+"""What a model is to the rest of rl8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from rl8.specs import Composite, Nested, Spec
+
+
+class Output(NamedTuple):
+    """What a model makes of observations.
+
+    Attributes:
+        features: What the distribution asks for, `[L, B, ...]` each; see `Distribution.feature_shapes`.
+        values: `[L, B]` value estimates.
+        state: Recurrent state after the last step, `[B, ...]`; None for a feedforward model.
+    """
+
+    features: Mapping[str, Any]
+    values: Tensor
+    state: Nested | None = None
+
+
+class Model(nn.Module):
+    """Base of all models: observations in, features and values out.
+
+    A model sees sequences, time first: `obs` `[L, B, ...]` and the recurrent state at their start. While collecting,
+    L is 1 and B the number of environments; in the update, L is `algo.seq_len`. State is an argument and a result,
+    never an attribute. A feedforward model ignores it and treats L and B alike.
+
+    To write one, subclass, build layers in `__init__(self, observation_spec, action_spec, **config)` and define
+    `forward`. The constructor may also take `feature_shapes`, which says what the chosen distribution asks for.
+
+    ```python
+    class Tiny(Model):
+        def __init__(self, observation_spec, action_spec, *, width=32):
+            super().__init__(observation_spec, action_spec)
+            self.trunk = nn.Sequential(nn.Linear(observation_spec.shape[0], width), nn.Tanh())
+            self.logits, self.value = nn.Linear(width, action_spec.n), nn.Linear(width, 1)
+
+        def forward(self, obs, state=None):
+            h = self.trunk(obs)
+            return Output({"logits": self.logits(h)}, self.value(h).squeeze(-1))
+    ```
+
+    A model whose policy and value share nothing can also define `act` and `value`; the rollout then computes values
+    of all steps in one pass.
+
+    Attributes:
+        windows: Length of the window by observation key, for models that look at the last W observations; what they
+            see is described in `rl8.views.Views`.
+        state_spec: Recurrent state of one environment (its initial value is zeros); None for feedforward models.
+    """
+
+    def __init__(self, observation_spec: Spec, action_spec: Spec) -> None:
+        super().__init__()
+        self.observation_spec = observation_spec
+        self.action_spec = action_spec
+        self.windows: dict[str, int] = {}
+        self.state_spec: Composite | None = None
+
+    def forward(self, obs: Nested, state: Nested | None = None) -> Output:
+        """Return features, values and the state after the last step.
+
+        Args:
+            obs: `[L, B, ...]`.
+            state: `[B, ...]` recurrent state before the first step; None for feedforward models.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(obs, state).")
+
+    def act(self, obs: Nested, state: Nested | None = None) -> tuple[Mapping[str, Any], Nested | None]:
+        """Return features and state only. Needs `value` as well."""
+        raise NotImplementedError(f"{type(self).__name__} defines value() and so must define act(obs, state).")
+
+    def value(self, obs: Nested) -> Tensor:
+        """Return values `[L, B]` only. Feedforward models only."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute values on their own.")
+
+    @property
+    def has_value_pass(self) -> bool:
+        """Whether values can be computed apart from the features."""
+        return type(self).value is not Model.value and self.state_spec is None

@@ -1,0 +1,16 @@
+"""Building blocks for models."""
+
+from rl8.nn.attention import CausalSelfAttention, TransformerBlock
+from rl8.nn.encoding import Encoder
+from rl8.nn.heads import FeatureHead, ValueHead
+from rl8.nn.mlp import ACTIVATIONS, MLP
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "CausalSelfAttention",
+    "Encoder",
+    "FeatureHead",
+    "TransformerBlock",
+    "ValueHead",
+]

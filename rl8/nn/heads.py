@@ -1,0 +1,92 @@
+"""Last layers: what a distribution needs, and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl8.nn.mlp import linear
+
+# Small enough that the first policy is nearly uniform (or nearly zero-mean), whatever the observation.
+POLICY_GAIN = 0.01
+VALUE_GAIN = 0.1
+
+
+class FeatureHead(nn.Module):
+    """Maps a vector to the features that a distribution asks for.
+
+    A feature named `log_std` is a parameter of its own, the same in every state, unless `state_dependent_std`.
+
+    Args:
+        in_features: Length of the input vector.
+        feature_shapes: Shape by feature, nested for Composite actions; see `Distribution.feature_shapes`.
+        log_std: Initial value of `log_std`, in log units of the action (before squashing).
+        state_dependent_std: Whether `log_std` is computed from the input.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        feature_shapes: Mapping[str, Any],
+        *,
+        log_std: float = 0.0,
+        state_dependent_std: bool = False,
+    ) -> None:
+        super().__init__()
+        self.computed: list[tuple[tuple[str, ...], torch.Size]] = []
+        self.own: list[tuple[str, ...]] = []
+        self.log_stds = nn.ParameterList()
+        for path, shape in _flatten(feature_shapes):
+            if path[-1] == "log_std" and not state_dependent_std:
+                self.own.append(path)
+                self.log_stds.append(nn.Parameter(torch.full(shape, float(log_std))))
+            else:
+                self.computed.append((path, shape))
+        self.sizes = [shape.numel() for _, shape in self.computed]
+        self.linear = linear(in_features, sum(self.sizes), POLICY_GAIN)
+        if state_dependent_std:
+            with torch.no_grad():
+                for (path, _), bias in zip(self.computed, self.linear.bias.split(self.sizes), strict=True):
+                    if path[-1] == "log_std":
+                        bias.fill_(log_std)
+
+    def forward(self, inputs: Tensor) -> dict[str, Any]:
+        """Return features `[L, B, *shape]` for inputs `[L, B, in_features]`."""
+        features: dict[str, Any] = {}
+        outputs = self.linear(inputs)
+        batch = outputs.shape[:-1]
+        for (path, shape), part in zip(self.computed, outputs.split(self.sizes, dim=-1), strict=True):
+            _put(features, path, part if len(shape) == 1 else part.reshape(*batch, *shape))
+        for path, value in zip(self.own, self.log_stds, strict=True):
+            _put(features, path, value.expand(*batch, *value.shape))
+        return features
+
+
+class ValueHead(nn.Module):
+    """Maps a vector to one value."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.linear = linear(in_features, 1, VALUE_GAIN)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return `[L, B]` for inputs `[L, B, in_features]`."""
+        value: Tensor = self.linear(inputs).squeeze(-1)
+        return value
+
+
+def _flatten(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:
+    found: list[tuple[tuple[str, ...], torch.Size]] = []
+    for key, shape in shapes.items():
+        path = (*prefix, key)
+        found += _flatten(shape, path) if isinstance(shape, Mapping) else [(path, torch.Size(shape))]
+    return found
+
+
+def _put(features: dict[str, Any], path: tuple[str, ...], value: Tensor) -> None:
+    for key in path[:-1]:
+        features = features.setdefault(key, {})
+    features[path[-1]] = value

@@ -1,0 +1,64 @@
+"""Multilayer perceptrons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+from torch import Tensor, nn
+
+from rl8.checks import check_choice, check_range
+
+ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
+    """Return a linear layer with orthogonal weights times `gain` and zero biases."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MLP(nn.Module):
+    """Linear layers, an activation after each.
+
+    Args:
+        in_features: Length of the input vector.
+        hiddens: Width of every layer, each >= 1; empty passes the input on.
+        activation: Name of the activation, one of `ACTIVATIONS`.
+
+    Attributes:
+        size: Length of the output vector.
+
+    Raises:
+        ValueError: If a width or the activation is not accepted.
+    """
+
+    def __init__(self, in_features: int, hiddens: Sequence[int], activation: str = "relu") -> None:
+        super().__init__()
+        check_choice("model.activation", activation, ACTIVATIONS)
+        for width in hiddens:
+            check_range("model.hiddens", width, 1, integer=True, hint="model.hiddens=[256,256]")
+        sizes = [in_features, *hiddens]
+        gain = math.sqrt(2) if activation == "relu" else 1.0
+        self.layers = nn.ModuleList([linear(a, b, gain) for a, b in pairwise(sizes)])
+        # In place: a linear layer's gradient does not need its output, and memory traffic is what limits small networks.
+        self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()
+        self.size = sizes[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return `[..., size]` for inputs `[..., in_features]`."""
+        # Two dimensions: with more, a layer's result is a view, whose in-place activation is differentiated by copies.
+        rows = inputs.flatten(0, -2)
+        for layer in self.layers:
+            rows = self.activation(layer(rows))
+        return rows.unflatten(0, inputs.shape[:-1])
