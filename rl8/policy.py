@@ -1,0 +1,308 @@
+"""A policy: a model and an action distribution, with the statistics that normalise observations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from rl8.checks import unknown
+from rl8.data import ACTION_MASK
+from rl8.distributions import Distribution, default_distribution
+from rl8.models import LSTMModel, MLPModel, Model, Output
+from rl8.normalization import ObsNormalizer
+from rl8.specs import Composite, Nested, Spec, leaves
+from rl8.views import Views
+
+
+class Act(NamedTuple):
+    """What a policy does in every environment at one step.
+
+    Attributes:
+        actions: `[N, ...]` as the buffer stores them.
+        env_actions: `[N, ...]` as the environment takes them.
+        logp: `[N]` log-probability of `actions`.
+        values: `[N]` value estimates, or None where the model computes them in a pass of their own.
+        state: `[N, ...]` recurrent state for the next step, or None.
+    """
+
+    actions: Nested
+    env_actions: Nested
+    logp: Tensor
+    values: Tensor | None
+    state: Nested | None
+
+
+class Policy(nn.Module):
+    """Chooses actions, and says afterwards how likely and how good they were.
+
+    Args:
+        observation_spec: The environment's.
+        action_spec: The environment's.
+        model: A ready model, instead of `model_cls`.
+        model_cls: Class of the model; by default an MLP, or an LSTM if `recurrent`.
+        model_config: Keywords for `model_cls`.
+        distribution_cls: Class of the action distribution; by default the one for `action_spec`.
+        recurrent: Which kind of model is the default.
+        normalize_obs: Whether observations are normalised by running statistics.
+        device: Where the networks live.
+        autocast: Makes the context in which the model computes (mixed precision).
+
+    Attributes:
+        model: The network.
+        model_config: Keywords that the model was built with; None if it was handed over ready-made.
+        views: What of the observations the model sees.
+        normalized: Path of each observation that is normalised, in the order of `normalizers`.
+
+    Raises:
+        TypeError: If a part is no model or no distribution, or does not take the options given.
+        ValueError: If the parts do not fit the specs; the message names the spec and the missing piece.
+    """
+
+    def __init__(
+        self,
+        observation_spec: Spec,
+        action_spec: Spec,
+        *,
+        model: Model | None = None,
+        model_cls: type[Model] | None = None,
+        model_config: Mapping[str, Any] | None = None,
+        distribution_cls: type[Distribution] | None = None,
+        recurrent: bool = False,
+        normalize_obs: bool = False,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        super().__init__()
+        self.observation_spec, self.action_spec = observation_spec, action_spec
+        self.distribution_cls = distribution_cls or default_distribution(action_spec)
+        if not (isinstance(self.distribution_cls, type) and issubclass(self.distribution_cls, Distribution)):
+            raise TypeError(
+                f"distribution_cls={self.distribution_cls!r} is no subclass of rl8.distributions.Distribution. "
+                "Try distribution_cls=rl8.distributions.Normal."
+            )
+        self.model_config = dict(model_config or {}) if model is None else None
+        if model is None:
+            model = self._build(model_cls or (LSTMModel if recurrent else MLPModel), dict(model_config or {}))
+        elif model_cls is not None or model_config:
+            raise TypeError("model is ready-made, so model_cls and model_config have no effect. Give one or the other.")
+        if not isinstance(model, Model):
+            raise TypeError(f"model={type(model).__name__} is no subclass of rl8.models.Model. Derive it from Model.")
+        self.model = model
+        self.views = Views(observation_spec, model.windows)
+        numbers = [
+            (path, leaf)
+            for path, leaf in leaves(observation_spec)
+            if normalize_obs and leaf.dtype is not None and leaf.dtype.is_floating_point and ACTION_MASK not in path
+        ]
+        self.normalized = [path for path, _ in numbers]
+        self.normalizers = nn.ModuleList([ObsNormalizer(leaf.shape) for _, leaf in numbers])
+        self.autocast = autocast
+        self.to(device)
+        self.device = torch.device(device)
+        self._check()
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the model carries a state from step to step."""
+        return self.model.state_spec is not None
+
+    def initial_state(self, n: int) -> TensorDict | None:
+        """Return the recurrent state `[n, ...]` at an episode's start, or None."""
+        spec = self.model.state_spec
+        return None if spec is None else spec.to(self.device).zeros(n)
+
+    def act(self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False) -> Act:
+        """Choose an action in every environment.
+
+        Args:
+            seen: `[1, N, ...]` what the model sees; see `Views.step`.
+            state: `[N, ...]` recurrent state, or None.
+            deterministic: Whether to take the distribution's mode rather than a sample.
+        """
+        inputs = self._normalize(seen)
+        values = None
+        with self.autocast():
+            if self.model.has_value_pass:
+                features, state = self.model.act(inputs, state)
+            else:
+                features, values, state = self.model(inputs, state)
+        distribution = self.distribution(features, seen)
+        actions = distribution.mode() if deterministic else distribution.sample()
+        return Act(
+            actions=actions[0],
+            env_actions=distribution.to_env(actions)[0],
+            logp=distribution.logp(actions)[0],
+            values=None if values is None else values[0].float(),
+            state=state,
+        )
+
+    def evaluate(
+        self, seen: Nested, actions: Nested, state: Nested | None = None, is_last: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, entropy and value `[L, B]` of stored sequences.
+
+        Args:
+            seen: `[L, B, ...]` what the model sees.
+            actions: `[L, B, ...]` as stored.
+            state: `[B, ...]` recurrent state at the start of each sequence, or None.
+            is_last: `[L, B]` bool, steps after which the recurrent state starts anew; None if there are none.
+        """
+        with self.autocast():
+            if is_last is None or state is None:
+                features, values, _ = self.model(self._normalize(seen), state)
+            else:
+                features, values = self._unroll(self._normalize(seen), state, is_last)
+        distribution = self.distribution(features, seen)
+        return distribution.logp(actions), distribution.entropy(), values.float()
+
+    def values(self, seen: Nested, state: Nested | None = None) -> Tensor:
+        """Return values `[L, B]` of what the model sees `[L, B, ...]`."""
+        with self.autocast():
+            if self.model.has_value_pass:
+                values = self.model.value(self._normalize(seen))
+            else:
+                values = self.model(self._normalize(seen), state).values
+        return values.float()
+
+    def update_normalizers(self, obs: Nested) -> None:
+        """Merge observations `[M, ...]` into the running statistics."""
+        for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
+            assert isinstance(normalizer, ObsNormalizer)
+            normalizer.update(obs[path] if path else obs)
+
+    def distribution(self, features: Mapping[str, Any], seen: Nested) -> Distribution:
+        """Return the action distribution for features `[L, B, ...]`, masked where the observation has a mask."""
+        if self.views.composite and ACTION_MASK in seen.keys():  # noqa: SIM118
+            features = {**features, ACTION_MASK: seen[ACTION_MASK]}
+        return self.distribution_cls(features, self.action_spec)
+
+    def _normalize(self, seen: Nested) -> Nested:
+        """Return what the model sees with every float observation normalised, padding still zero."""
+        if not self.normalizers:
+            return seen
+        if not isinstance(seen, TensorDict):
+            normalized: Tensor = self.normalizers[0](seen)
+            return normalized
+        out = seen.clone(recurse=False)
+        for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
+            path = path or tuple(self.views.windows)  # a window of an observation that is one tensor
+            value = normalizer(seen[path])
+            if path[0] in self.views.windows:
+                mask = seen[f"{path[0]}_mask"]
+                value = value * mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim))
+            out[path] = value
+        return out
+
+    def _unroll(self, inputs: Nested, state: Nested, is_last: Tensor) -> tuple[Mapping[str, Any], Tensor]:
+        """Return features and values `[L, B, ...]` of sequences in which episodes end: step by step."""
+        outputs = []
+        for step in range(is_last.shape[0]):
+            output = self.model(inputs[step : step + 1], state)
+            outputs.append(output)
+            assert output.state is not None
+            state = reset_where(is_last[step], output.state)
+        features = _join([output.features for output in outputs])
+        return features, torch.cat([output.values for output in outputs])
+
+    def _build(self, model_cls: type[Model], config: dict[str, Any]) -> Model:
+        if not isinstance(model_cls, type) or not issubclass(model_cls, Model):
+            raise TypeError(f"model_cls={model_cls!r} is no subclass of rl8.models.Model. Try rl8.models.MLPModel.")
+        accepted = inspect.signature(model_cls).parameters
+        options = [name for name in accepted if name not in ("observation_spec", "action_spec", "feature_shapes")]
+        passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        if not passes_on:
+            for name in config:
+                if name not in options:
+                    raise TypeError(unknown(f"option of {model_cls.__name__}", name, options))
+        bases = model_cls.__mro__ if passes_on else ()
+        if any("feature_shapes" in names for names in (accepted, *(inspect.signature(b.__init__).parameters for b in bases))):
+            config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
+        return model_cls(self.observation_spec, self.action_spec, **config)
+
+    @torch.no_grad()
+    def _try(self, n: int) -> Output:
+        """Return what the model makes of `n` random observations, drawing nothing from the run's random numbers."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.autocast():
+            mixed = torch.is_autocast_enabled(self.device.type)
+            obs = self.observation_spec.to(self.device).rand(n)
+            if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
+                obs[ACTION_MASK] = torch.ones_like(obs[ACTION_MASK])
+            rows = obs.unsqueeze(0).expand(self.views.history + 1, *([n] if isinstance(obs, TensorDict) else obs.shape))
+            ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
+            seen = self.views.step(rows, ages, self.views.history)
+            try:
+                output: Output = self.model(self._normalize(seen), self.initial_state(n))
+            except RuntimeError as error:
+                if not mixed:
+                    raise
+                dtype = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.")
+                raise ValueError(
+                    f"{type(self.model).__name__} can't compute in {dtype} on this {self.device.type}: "
+                    f"{str(error).splitlines()[0].rstrip('.')}. Try algo.amp_dtype=bf16, or algo.enable_amp=false."
+                ) from error
+            return output
+
+    def _check(self) -> None:
+        """Compare what comes out of the model with what is needed."""
+        n = 2
+        name = type(self.model).__name__
+        shapes = self.distribution_cls.feature_shapes(self.action_spec)
+        output = self._try(n)
+        for path, shape in _paths(shapes):
+            found: Any = output.features
+            for key in path:
+                if key not in found.keys():
+                    raise ValueError(
+                        f"{name} returned no feature {'.'.join(path)!r}, which {self.distribution_cls.__name__} needs for "
+                        f"{self.action_spec}. Return it with shape [L, B, {_text(shape)}]."
+                    )
+                found = found[key]
+            if tuple(found.shape) != (1, n, *shape):
+                raise ValueError(
+                    f"{name} returned feature {'.'.join(path)!r} with shape {tuple(found.shape)}, expected "
+                    f"[L, B, {_text(shape)}] = {(1, n, *shape)} for {self.action_spec}."
+                )
+        if tuple(output.values.shape) != (1, n):
+            raise ValueError(
+                f"{name} returned values with shape {tuple(output.values.shape)}, expected [L, B] = (1, {n}). "
+                "Drop the last dimension, e.g. value.squeeze(-1)."
+            )
+        if self.model.state_spec is not None:
+            if output.state is None:
+                raise ValueError(f"{name} has a state_spec but returned no state. Return Output(features, values, state).")
+            self.model.state_spec.to(self.device).check(output.state, f"{name}'s state")
+
+
+def reset_where(ended: Tensor, state: Nested) -> Nested:
+    """Return the recurrent state `[N, ...]` with zeros where `ended` `[N]`."""
+
+    def reset(leaf: Tensor) -> Tensor:
+        return torch.where(ended.reshape(-1, *[1] * (leaf.ndim - 1)), torch.zeros((), device=leaf.device), leaf)
+
+    return reset(state) if isinstance(state, Tensor) else state.apply(reset)
+
+
+def _join(steps: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return features of one step each, `[1, B, ...]`, as features of the sequence, `[L, B, ...]`."""
+    joined: dict[str, Any] = {}
+    for key, first in steps[0].items():
+        parts = [step[key] for step in steps]
+        joined[key] = torch.cat(parts) if isinstance(first, Tensor) else _join(parts)
+    return joined
+
+
+def _paths(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:
+    found: list[tuple[tuple[str, ...], torch.Size]] = []
+    for key, shape in shapes.items():
+        found += _paths(shape, (*prefix, key)) if isinstance(shape, Mapping) else [((*prefix, key), torch.Size(shape))]
+    return found
+
+
+def _text(shape: torch.Size) -> str:
+    return ", ".join(str(size) for size in shape)
