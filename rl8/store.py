@@ -1,0 +1,359 @@
+"""Opening an MLflow store: which one, whether it answers, its creation without races, and what its errors mean.
+
+MLflow is imported inside the functions: it takes seconds, and `rl8 --help` must not pay for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import logging
+import os
+import socket
+import sqlite3
+import ssl
+import tempfile
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rl8.checks import closest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Environment variables that tell a sweep's jobs the parent run and its store; the jobs may run in other folders.
+SWEEP_VARIABLE: Final = "RL8_SWEEP_RUN"
+STORE_VARIABLE: Final = "RL8_SWEEP_STORE"
+ANSWER_TIMEOUT_S: Final = 3.0
+
+# A failed request is repeated by the tracker's own thread; MLflow's own defaults repeat it for four minutes before
+# they say anything, and wait two minutes for a server that hangs. What a user has set wins.
+_CLIENT_DEFAULTS: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DATABASE_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_WEB: Final = ("http", "https")
+_KINDS: Final = ("sqlite", *_WEB, *_DATABASE_PORTS)
+# Answers that will be the same however often one asks.
+_FINAL_ERRORS: Final = frozenset(
+    {
+        "BAD_REQUEST",
+        "CUSTOMER_UNAUTHORIZED",
+        "ENDPOINT_NOT_FOUND",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "PERMISSION_DENIED",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+
+
+class StoreUnreachableError(ConnectionError):
+    """The store does not answer now, and may later: a server that is down, a name that does not resolve."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open MLflow store.
+
+    Attributes:
+        uri: Its address, as MLflow writes it.
+        client: MLflow's client for it.
+    """
+
+    uri: str
+    client: MlflowClient
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the store is an MLflow server rather than a database."""
+        return _scheme(self.uri) in _WEB
+
+
+def use_client_defaults() -> None:
+    """Set MLflow's environment variables to values that suit training, where the user has set none."""
+    for name, value in _CLIENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def store_uri() -> str:
+    """Return the address of the store: MLflow's own choice, or in a sweep's job the sweep's store.
+
+    MLflow's choice is `mlflow.set_tracking_uri`, then `MLFLOW_TRACKING_URI`, then `mlflow.db` in the working
+    directory.
+    """
+    use_client_defaults()
+    import mlflow
+
+    # mlflow.set_tracking_uri sets the variable too
+    if STORE_VARIABLE in os.environ and not os.environ.get("MLFLOW_TRACKING_URI"):
+        return os.environ[STORE_VARIABLE]
+    return str(mlflow.get_tracking_uri())
+
+
+def open_store(uri: str | None = None) -> Store:
+    """Open a store; create it if it is a database that does not exist yet.
+
+    Processes that open one fresh database at the same time wait for the first to create its tables: MLflow itself
+    would let them collide.
+
+    Args:
+        uri: Its address; None takes `store_uri()`.
+
+    Raises:
+        StoreUnreachableError: If it does not answer within a few seconds.
+        ValueError: If it can't be used, with what to do about it.
+    """
+    uri = uri or store_uri()
+    use_client_defaults()
+    _quieten()
+    _check_sqlite(uri)
+    check_answers(uri)
+    from mlflow import MlflowClient
+
+    try:
+        with _creation_lock(uri):
+            return Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri))
+    except Exception as error:
+        raise ValueError(store_problem(uri, error)) from error
+
+
+_preloading: threading.Thread | None = None
+
+
+def preload() -> None:
+    """Start importing MLflow and opening the store in the background, and return at once.
+
+    The caller builds other things meanwhile. Nothing is reported: a store that can't be opened is named by the call
+    that needs it.
+    """
+    global _preloading
+    if _preloading is None:
+        # no daemon: a process that ends at once must not leave half a database behind
+        _preloading = threading.Thread(target=_open_quietly, name="rl8-preload")
+        _preloading.start()
+
+
+def await_preload() -> None:
+    """Wait for what `preload` started, if anything."""
+    global _preloading
+    if _preloading is not None:
+        _preloading.join()
+        _preloading = None
+
+
+def _open_quietly() -> None:
+    with contextlib.suppress(Exception):
+        open_store()
+
+
+def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    """Ask a server or database host whether it is there; files and unknown kinds of store are taken to be.
+
+    Args:
+        uri: Address of the store.
+        timeout_s: Seconds to wait for a connection, and again for an answer.
+
+    Raises:
+        StoreUnreachableError: If nothing answers.
+        ValueError: If the address names no host.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme in _WEB and not parts.hostname:
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI={uri!r} names no host. Accepted: the address of a server. "
+            f"Try MLFLOW_TRACKING_URI={parts.scheme}://127.0.0.1:5000."
+        )
+    try:
+        if parts.scheme in _WEB:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+                pass
+        elif parts.scheme.split("+")[0] in _DATABASE_PORTS and parts.hostname:
+            port = parts.port or _DATABASE_PORTS[parts.scheme.split("+")[0]]
+            with socket.create_connection((parts.hostname, port), timeout=timeout_s):
+                pass
+    except urllib.error.HTTPError as answer:
+        answer.close()  # a proxy, a login page or an error: something is there
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return  # MLflow has its own certificate settings
+        raise StoreUnreachableError(f"The MLflow store at {public_uri(uri)} does not answer ({reason}).") from error
+
+
+def is_final(error: Exception) -> bool:
+    """Return whether the store would answer the same request in the same way again, so that repeating is idle."""
+    code = getattr(error, "error_code", None)  # MlflowException
+    if code is not None:
+        return code in _FINAL_ERRORS
+    status = getattr(getattr(error, "response", None), "status_code", None)  # an upload's HTTPError
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, (FileNotFoundError, PermissionError, TypeError, ValueError))
+
+
+def experiment_id(store: Store, name: str) -> str:
+    """Return the id of the experiment called `name`, which is created if there is none.
+
+    Raises:
+        ValueError: If it was deleted, or its artifacts can't be written from here.
+        Exception: What MLflow raises when the store fails.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(store.client.create_experiment(name))
+        except MlflowException as error:
+            # another process was first
+            experiment = store.client.get_experiment_by_name(name)
+            if experiment is None:
+                raise error
+    number = str(experiment.experiment_id)
+    if experiment.lifecycle_stage != "active":
+        raise ValueError(
+            f"experiment_name={name!r} is an experiment that was deleted from {public_uri(store.uri)}. Accepted: an "
+            f"active experiment or a new name. Bring it back with `mlflow experiments restore --experiment-id "
+            f"{number}`, or type trainer.experiment_name={name}-2."
+        )
+    if str(experiment.artifact_location).startswith("mlflow-artifacts:") and not store.is_server:
+        raise ValueError(
+            f"experiment_name={name!r} was created through an MLflow server, which alone can store its files "
+            f"({experiment.artifact_location}), but the store is {public_uri(store.uri)}. Start the server and set "
+            f"MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or type trainer.experiment_name={name}-2."
+        )
+    return number
+
+
+def public_uri(uri: str) -> str:
+    """Return the address without a password, and a database in the working directory by its file name."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.password:
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+        return parts._replace(netloc=f"{parts.username}:***@{host}{port}").geturl()
+    file = sqlite_file(uri)
+    if file is not None:
+        return file.name if file.parent == Path.cwd() else str(file)
+    return uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of an SQLite store, absolute, or None for any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    name = urllib.parse.unquote(uri.removeprefix("sqlite:///").split("?")[0])
+    return Path(name).absolute() if name not in ("", ":memory:") else None
+
+
+def _scheme(uri: str) -> str:
+    return urllib.parse.urlsplit(uri).scheme
+
+
+def _check_sqlite(uri: str) -> None:
+    """Refuse a file that can't be a database: MLflow would try ten times, over more than a minute."""
+    file = sqlite_file(uri)
+    if file is None:
+        return
+    advice = f"Set MLFLOW_TRACKING_URI=sqlite:///{Path.home() / 'mlflow.db'}, or start in another folder."
+    where = next(folder for folder in (file, *file.parents) if folder.exists())
+    if where != file and not (where.is_dir() and os.access(where, os.W_OK)):
+        raise ValueError(
+            f"The MLflow store {file} can't be created: {where} is no folder that can be written to. {advice}"
+        )
+    if where != file:
+        return
+    try:
+        # `mode=ro` neither creates nor locks; reading the header says whether it is a database at all
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+            connection.execute("pragma schema_version").fetchone()
+    except sqlite3.OperationalError:
+        return  # busy: another process is at work in it
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"The MLflow store {file} is no SQLite database ({error}). {advice}") from error
+
+
+@contextlib.contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Hold a lock of this machine while a database may be created; none for servers, which see to it themselves."""
+    if _scheme(uri) in _WEB:
+        yield
+        return
+    from filelock import FileLock
+
+    # in the temporary folder, so that no lock file is left beside the user's database
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    owner = os.getuid() if hasattr(os, "getuid") else "all"
+    lock = FileLock(Path(tempfile.gettempdir()) / f"rl8-mlflow-{owner}-{digest}.lock")
+    file = sqlite_file(uri)
+    with lock:
+        # The creator holds the lock until the tables are there: a file seen from inside is complete, and opening it
+        # takes a second that parallel jobs should not spend waiting for one another.
+        if file is None or not file.exists() or file.stat().st_size == 0:
+            yield
+            return
+    yield
+
+
+def store_problem(uri: str, error: Exception) -> str:
+    """Return what a store's refusal to open means, and what to type.
+
+    Args:
+        uri: Address of the store.
+        error: What MLflow or the database driver raised.
+    """
+    text = str(error)
+    shown = public_uri(uri)
+    if "unsupported URI" in text and _scheme(uri) in _KINDS:
+        return f"The MLflow store {shown} needs packages that are missing. Type: pip install sqlalchemy alembic."
+    if "unsupported URI" in text:
+        near = closest(_scheme(uri), _KINDS) or "sqlite"
+        example = "sqlite:///mlflow.db" if near == "sqlite" else f"{near}://{uri.partition('://')[2]}"
+        return (
+            f"MLFLOW_TRACKING_URI={shown!r} is no kind of store that MLflow knows. Accepted: an address that starts "
+            f"with one of {', '.join(f'{kind}://' for kind in _KINDS)}. Try MLFLOW_TRACKING_URI={example}."
+        )
+    if isinstance(error, ImportError):
+        return f"The MLflow store {shown} needs a database driver: {text}. Install it with pip."
+    if "out-of-date database schema" in text:
+        return (
+            f"The MLflow store {shown} was made by another version of MLflow than the one installed. Accepted: a "
+            f"database of the same version. Type `mlflow db upgrade {uri}` (after a copy of it), or start in another "
+            f"folder."
+        )
+    if "maintenance mode" in text:
+        return (
+            f"The MLflow store {shown} holds runs in the file format that MLflow no longer writes. Accepted: a "
+            f"database or a server. Set MLFLOW_TRACKING_URI=sqlite:///mlflow.db, or move the old runs with "
+            f"`mlflow migrate-filestore`."
+        )
+    return f"The MLflow store {shown} can't be opened: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind if it has none."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _quieten() -> None:
+    """Keep MLflow's and Alembic's remarks about creating tables off the terminal; their warnings stay."""
+    import mlflow
+
+    assert mlflow.__version__  # imported first: the import sets its loggers' levels
+    for name in ("mlflow", "alembic"):
+        logger = logging.getLogger(name)
+        if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
+            logger.setLevel(logging.WARNING)
