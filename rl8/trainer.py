@@ -1,0 +1,415 @@
+"""A training run: iterations until a stop condition, with evaluation, tracking, display and files."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl8 import data, movies, plots
+from rl8.algorithm import UPDATE_METRICS, Algorithm, Metrics, RecurrentAlgorithm
+from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from rl8.checks import unknown
+from rl8.conditions import Condition, Never, Or
+from rl8.env import Env
+from rl8.evaluation import Evaluator
+from rl8.progress import View, make_view
+from rl8.settings import TrainerSettings
+from rl8.tracking import Tracker
+
+SETTINGS = tuple(field.name for field in fields(TrainerSettings))
+SPREAD = ("mean", "std", "min", "max")
+# Everything that an iteration reports; stop conditions may name no other.
+METRICS = (
+    *(f"{name}/{part}" for name in ("returns", "rewards") for part in SPREAD),
+    *UPDATE_METRICS,
+    "monitors/explained_variance",
+    "coefficients/entropy",
+    "coefficients/vf",
+    "coefficients/lr",
+    data.COLLECT_MS,
+    data.STEP_MS,
+    data.TRANSITIONS_PER_S,
+    data.ENV_STEPS,
+    data.ENV_RESETS,
+    data.ITERATIONS,
+    data.MEMORY_MB,
+)
+EVAL_METRICS = (*(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in SPREAD), data.EVAL_MS)
+
+
+class Trainer:
+    """Trains a policy in an environment, and records how it went.
+
+    Args:
+        env: Class that makes the environments, or a ready `Algorithm`.
+        config: The whole configuration to record; by default what can be told from the options.
+        overrides: What was typed to get it, to be recorded.
+        stop_conditions: When `run` ends by default: as soon as one is met; none runs until interrupted.
+        **options: Those of `Algorithm` and `TrainerSettings`.
+
+    Attributes:
+        algorithm: PPO and its policy.
+        settings: What a run does besides.
+        history: Metrics of every iteration so far.
+        output_dir: Folder of the run's files.
+        stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
+
+    Raises:
+        TypeError: If an option does not exist or is of the wrong type.
+        ValueError: If an option is out of range or parts do not fit.
+    """
+
+    algorithm_cls: type[Algorithm] = Algorithm
+
+    def __init__(
+        self,
+        env: Callable[..., Env] | Algorithm,
+        /,
+        *,
+        config: Mapping[str, Any] | None = None,
+        overrides: Sequence[str] = (),
+        stop_conditions: Sequence[Condition] = (),
+        **options: Any,
+    ) -> None:
+        self.settings = TrainerSettings(**{name: options.pop(name) for name in SETTINGS if name in options})
+        if isinstance(env, Algorithm):
+            if options:
+                raise TypeError(f"The algorithm is ready-made, so {', '.join(options)} would have no effect. Drop it.")
+            self.algorithm = env
+        else:
+            self.algorithm = self.algorithm_cls(env, **options)
+        self.stop_conditions = tuple(stop_conditions)
+        self.overrides = tuple(overrides)
+        self.config = dict(config) if config is not None else self._describe()
+        self.history: list[dict[str, float]] = []
+        self.output_dir = Path(self.settings.output_dir or time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+        self.stopped_by: str | None = None
+        self._evaluator: Evaluator | None = None
+        self._resumed: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
+        if self.settings.resume is not None:
+            self._resumed = load_checkpoint(self.settings.resume, self.algorithm)
+
+    # ---------------------------------------------------------------------------------------------------- parts
+
+    def step(self, env_config: dict[str, Any] | None = None) -> dict[str, float]:
+        """Do one iteration: collect a horizon, update the policy.
+
+        Args:
+            env_config: Settings for the environment's reset, if this iteration resets it.
+
+        Returns:
+            Its metrics, fetched from the device in one transfer.
+
+        Raises:
+            FloatingPointError: If the loss is infinite or NaN.
+        """
+        algorithm, execution = self.algorithm, self.algorithm.execution
+        begin = execution.mark()
+        metrics = algorithm.collect(env_config=env_config if env_config is not None else self.settings.env_config)
+        middle = execution.mark()
+        metrics |= algorithm.step()
+        end = execution.mark()
+        values = to_host(metrics)
+        collect_ms, step_ms = execution.elapsed_ms(begin, middle), execution.elapsed_ms(middle, end)
+        values |= {
+            data.COLLECT_MS: collect_ms,
+            data.STEP_MS: step_ms,
+            data.TRANSITIONS_PER_S: algorithm.hparams.batch_size / (collect_ms + step_ms) * 1e3,
+            data.ENV_STEPS: float(algorithm.env_steps),
+            data.ENV_RESETS: float(algorithm.resets),
+            data.ITERATIONS: float(algorithm.iterations),
+            data.MEMORY_MB: execution.memory_mb(),
+        }
+        _check_finite(values)
+        self.history.append(values)
+        return values
+
+    def eval(
+        self, env_config: dict[str, Any] | None = None, *, deterministic: bool | None = None
+    ) -> dict[str, float]:
+        """Evaluate the policy in environments of its own, from a reset.
+
+        Args:
+            env_config: Settings for their reset; by default `eval_env_config`.
+            deterministic: Whether to take the distribution's mode; by default `eval_deterministic`.
+
+        Returns:
+            `eval/returns/mean` and so on.
+        """
+        begin = time.perf_counter()
+        metrics = to_host(
+            self._evaluation().run(
+                config=env_config if env_config is not None else self.settings.eval_env_config,
+                deterministic=self.settings.eval_deterministic if deterministic is None else deterministic,
+            )
+        )
+        values = {f"eval/{name}": value for name, value in metrics.items()}
+        values[data.EVAL_MS] = (time.perf_counter() - begin) * 1e3
+        return values
+
+    def save(self, path: str | Path) -> Path:
+        """Write a checkpoint that `resume` goes on from."""
+        return save_checkpoint(path, self.algorithm, self._extra)
+
+    # ------------------------------------------------------------------------------------------------------ run
+
+    def run(
+        self,
+        *,
+        stop_conditions: Sequence[Condition] | None = None,
+        env_config: dict[str, Any] | None = None,
+        eval_env_config: dict[str, Any] | None = None,
+        steps_per_eval: int | None = None,
+    ) -> dict[str, float]:
+        """Train until a condition is met, SIGINT or SIGTERM arrives; then evaluate, and save what was made.
+
+        Args:
+            stop_conditions: Training ends when any is met; by default those of the constructor. None at all trains
+                until interrupted.
+            env_config: Settings for the training environment's resets; by default the constructor's.
+            eval_env_config: Settings for the evaluation environment's reset; by default the constructor's.
+            steps_per_eval: Iterations between evaluations; by default the constructor's.
+
+        Returns:
+            The last iteration's metrics with the final evaluation's.
+
+        Raises:
+            ValueError: If a condition watches a metric that there is not.
+            FloatingPointError: If the loss becomes infinite or NaN.
+        """
+        conditions = self.stop_conditions if stop_conditions is None else tuple(stop_conditions)
+        steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
+        stop = Or(conditions) if conditions else Never()
+        _check_keys(stop, evaluates=steps_per_eval is not None)
+        stop.reset()
+        resumed, self._resumed = self._resumed, {}
+        if "stop" in resumed:
+            stop.load_state_dict(resumed["stop"])
+        tracker = self._start_tracker(stop, resumed.get("run_id"))
+        view = self._start_view(tracker, stop)
+        metrics: dict[str, float] = {}
+        try:
+            with _stop_signals() as signals:
+                evaluated = False
+                while not signals:
+                    metrics = self.step(env_config)
+                    evaluated = steps_per_eval is not None and self.algorithm.iterations % steps_per_eval == 0
+                    if evaluated:
+                        metrics |= self.eval(eval_env_config)
+                    met = stop(metrics)
+                    self._extra = {"stop": stop.state_dict(), "run_id": tracker.run_id if tracker else None}
+                    self._record(metrics, tracker)
+                    view.update(metrics, stop.progress(metrics))
+                    self._checkpoint()
+                    if met:
+                        break
+                if not evaluated and metrics:
+                    metrics |= self.eval(eval_env_config)
+                    self._record(metrics, tracker)
+                    view.update(metrics, stop.progress(metrics))
+            self.stopped_by = signals[0] if signals else None
+            reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.describe()
+            self._finish(metrics, tracker, view, reason, eval_env_config)
+        except BaseException as error:
+            view.close()
+            if tracker is not None:
+                tracker.finish("FAILED", error=f"{type(error).__name__}: {error}")
+            raise
+        return metrics
+
+    def _record(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
+        if tracker is not None:
+            tracker.log_metrics(metrics, step=self.algorithm.env_steps)
+
+    def _checkpoint(self) -> None:
+        every = self.settings.steps_per_checkpoint
+        if every is not None and self.algorithm.iterations % every == 0:
+            self.save(self.output_dir / "checkpoint.pt")
+
+    def _finish(
+        self,
+        metrics: Mapping[str, float],
+        tracker: Tracker | None,
+        view: View,
+        reason: str,
+        eval_env_config: dict[str, Any] | None,
+    ) -> None:
+        """Save policy, checkpoint, curve and film; close the run."""
+        folder = self.output_dir
+        files = [
+            save_policy(folder / "policy.pt", self.algorithm),
+            self.save(folder / "checkpoint.pt"),
+        ]
+        hparams = self.algorithm.hparams
+        curve = plots.learning_curve(
+            self.history,
+            folder / "learning_curve.png",
+            title=self._title(),
+            ylabel=f"return per {hparams.horizon} steps"
+            + (f" (evaluation: {self.settings.eval_horizon})" if self.settings.eval_horizon else ""),
+        )
+        files += [curve] if curve else []
+        files += self._film(folder, eval_env_config)
+        if tracker is not None:
+            for file in files:
+                tracker.log_artifact(file)
+            tracker.set_tag("stop_reason", reason)
+            tracker.finish()
+        summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
+        if data.EVAL_RETURNS_MEAN in metrics:
+            horizon = self._evaluation().rollout.horizon
+            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {horizon} steps"
+        summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
+        if tracker is not None:
+            summary["recorded in"] = tracker.where
+        view.finish(summary)
+
+    def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
+        """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
+        if not self.settings.render or type(self.algorithm.env).render is Env.render:
+            return []
+        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
+        frames = self._make_evaluator(num_envs=1).film(config=config, deterministic=self.settings.eval_deterministic)
+        return [movies.gif(frames, folder / "policy.gif"), movies.film_strip(frames, folder / "policy.png")]
+
+    # --------------------------------------------------------------------------------------------------- set-up
+
+    def _evaluation(self) -> Evaluator:
+        if self._evaluator is None:
+            self._evaluator = self._make_evaluator(self.settings.eval_num_envs)
+        return self._evaluator
+
+    def _make_evaluator(self, num_envs: int) -> Evaluator:
+        hparams = self.algorithm.hparams
+        return Evaluator(
+            self.algorithm.env_cls,
+            self.algorithm.policy,
+            num_envs=num_envs,
+            horizon=self.settings.eval_horizon or hparams.horizon,
+            seq_len=hparams.seq_len,
+            seqs_per_state_reset=hparams.seqs_per_state_reset,
+        )
+
+    def _start_tracker(self, stop: Condition, run_id: str | None) -> Tracker | None:
+        if not self.settings.track:
+            return None
+        return Tracker.start(
+            experiment_name=self.settings.experiment_name,
+            run_name=self.settings.run_name,
+            params=self.config,
+            tags={"stop": stop.describe()},
+            overrides=self.overrides,
+            device=str(self.algorithm.device),
+            run_id=run_id,
+            folder=self.output_dir,
+        )
+
+    def _start_view(self, tracker: Tracker | None, stop: Condition) -> View:
+        algorithm = self.algorithm
+        view = make_view(self.settings.view, title=self._title())
+        if tracker is not None:
+            tracker.notify = view.message
+        hparams = algorithm.hparams
+        weights = sum(parameter.numel() for parameter in algorithm.parameters)
+        info = {
+            "device": str(algorithm.device),
+            "data": f"{hparams.num_envs:,} envs x {hparams.horizon} steps",
+            "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
+            "until": stop.describe(),
+        }
+        view.start(info | ({"recorded in": tracker.where} if tracker is not None else {}))
+        return view
+
+    def _title(self) -> str:
+        name = type(self.algorithm.env).__name__
+        return f"{name}, seed {self.config['seed']}" if "seed" in self.config else name
+
+    def _describe(self) -> dict[str, Any]:
+        """Return the configuration that the options amount to."""
+        algorithm = self.algorithm
+        return {
+            "env": {"_target_": _dotted(type(algorithm.env))},
+            "model": {"_target_": _dotted(type(algorithm.policy.model)), **(algorithm.policy.model_config or {})},
+            "distribution": {"_target_": _dotted(algorithm.policy.distribution_cls)},
+            "algo": asdict(algorithm.hparams),
+            "device": asdict(algorithm.execution.settings),
+            "trainer": asdict(self.settings),
+        }
+
+
+class RecurrentTrainer(Trainer):
+    """A `Trainer` of policies with memory: an LSTM by default."""
+
+    algorithm_cls = RecurrentAlgorithm
+
+
+def to_host(metrics: Metrics) -> dict[str, float]:
+    """Return metrics as numbers, by one transfer from the device."""
+    numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
+    return dict(zip(metrics, numbers, strict=True))
+
+
+def _check_finite(metrics: Mapping[str, float]) -> None:
+    bad = [name for name in ("returns/mean", "losses/total") if not math.isfinite(metrics[name])]
+    if bad:
+        raise FloatingPointError(
+            f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
+            + (
+                "The environment gave rewards that are infinite or NaN."
+                if bad[0].startswith("returns")
+                else "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5."
+            )
+        )
+
+
+def _check_keys(stop: Condition, *, evaluates: bool) -> None:
+    """Raise ValueError if a condition watches a metric that no iteration will ever have."""
+    for key in stop.keys():
+        if key not in METRICS and key not in EVAL_METRICS:
+            raise ValueError(unknown("metric in a stop condition", key, [*METRICS, *EVAL_METRICS]))
+        if key in EVAL_METRICS and not evaluates:
+            raise ValueError(
+                f"The stop condition watches {key}, but evaluation only happens at the end. "
+                "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."
+            )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Yield a list that SIGINT and SIGTERM append their names to; a second one ends the process as usual.
+
+    Outside the main thread, where handlers can't be set, the list stays empty.
+    """
+    received: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number).name)
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _dotted(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
