@@ -1,0 +1,250 @@
+"""The command line: `rl8 [overrides]`, `rl8 -m ...` for sweeps, `rl8 train -f file`.
+
+Everything up to the start of training works without torch and MLflow, so that help, completion and the message about
+a mistake come at once. Exit codes: 0 for a finished run, 1 for one that failed, 2 for a mistake in what was typed,
+130 after Ctrl-C and 143 after SIGTERM (the run is saved all the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rl8 import __version__, compose
+from rl8.checks import unknown
+
+if TYPE_CHECKING:
+    from rl8.jobs import Result
+    from rl8.launch import Outcome
+    from rl8.schema import Plan
+
+EXAMPLES = {
+    "rl8 env=pendulum algo.gamma=0.9": "another environment, another discount",
+    "rl8 goal.env_steps=500_000 seed=2 trainer.steps_per_eval=5": "shorter, with evaluations on the way",
+    "rl8 algo=recurrent model=gru device=cuda": "a policy with memory, on a GPU",
+    "rl8 -m algo.gamma=0.9,0.95,0.99 seed=1,2,3": "a sweep: nine runs under one MLflow parent run",
+    "rl8 stop=plateau model.hiddens=[64,64] algo.optimizer.lr=3e-4": "until the return settles, smaller networks",
+}
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+FLAGS = """\
+  -h, --help                 this text
+  --version                  rl8's version
+  -m, --multirun             one run per combination of values given as key=a,b
+  -c, --cfg job|hydra|all    print the composed config and stop; add overrides to see what they change
+  --resolve                  with --cfg: replace ${...} by values
+  -p, --package KEY          with --cfg: only the part under KEY, e.g. algo
+  -cd, --config-dir DIR      look for options in DIR too; conf/ in the working directory needs no flag
+  -cn, --config-name NAME    another root file than config.yaml
+  -i, --info                 where Hydra found what
+  -sc, --shell-completion    install=bash|fish|zsh: completion for the command rl8"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: Words after the program's name; by default the process's own.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt as stop:
+        name = str(stop.args[0]) if stop.args else "SIGINT"
+        print(f"rl8: stopped by {name}", file=sys.stderr)
+        return 128 + signal.Signals[name]
+    except Exception as error:
+        return report(error)
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong, in one message if the user can mend it, and return the exit code."""
+    from rl8.launch import is_mistake
+
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    elif is_mistake(error):
+        print(f"rl8: {error}", file=sys.stderr)
+        return 2
+    else:
+        # how the run was started is of no interest
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None and _is_launcher(trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+    return 2 if is_mistake(error) else 1
+
+
+def _is_launcher(file: str) -> bool:
+    return Path(file).parent == Path(__file__).parent and Path(file).stem in ("cli", "jobs", "fileconfig", "launch")
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["train"]:
+        words = words[1:]
+        if any(word.split("=")[0] in ("-f", "--file", "-h", "--help") for word in words):
+            return _train_from_file(words)
+    args = parser().parse(words)
+    compose.prepare(args.config_dir)
+    if args.help:
+        print(help_text())
+        return 0
+    return _train(args)
+
+
+def _train_from_file(words: Sequence[str]) -> int:
+    from rl8 import fileconfig
+
+    made = Parser(prog="rl8 train", description="Train as one file says.", allow_abbrev=False)
+    fileconfig.add_arguments(made)
+    compose.prepare()
+    return exit_code(fileconfig.train_from_file(made.parse(words)))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are ordinary errors, with the nearest flag that exists."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with its usage.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"{message[:1].upper()}{message[1:]}. `{self.prog} --help` lists what is accepted.")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Return the flags and the other words, in any order.
+
+        Raises:
+            ValueError: If a flag does not exist.
+        """
+        known, others = self.parse_known_intermixed_args(words)
+        if others:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise ValueError(unknown("flag", others[0].split("=")[0], flags))
+        return known
+
+
+def parser() -> Parser:
+    """Return the parser of Hydra's flags, as far as rl8 has a use for them."""
+    made = Parser(prog="rl8", add_help=False, allow_abbrev=False)
+    made.add_argument("overrides", nargs="*")
+    made.add_argument("-h", "--help", action="store_true")
+    made.add_argument("--version", action="version", version=f"rl8 {__version__}")
+    made.add_argument("-m", "--multirun", action="store_true")
+    made.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    made.add_argument("--resolve", action="store_true")
+    made.add_argument("-p", "--package")
+    made.add_argument("-cd", "--config-dir", action="append", default=[])
+    made.add_argument("-cn", "--config-name", default="config")
+    made.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
+    made.add_argument("-sc", "--shell-completion", action="store_true")
+    return made
+
+
+def help_text() -> str:
+    """Return the help, with every group's options as they are found now."""
+    lines = [
+        f"rl8 {__version__}: train a policy with PPO, end to end on one device.",
+        "",
+        "Usage (`python -m rl8` is the same program)",
+        "  rl8 [group=option ...] [key.name=value ...]   train",
+        "  rl8 -m key=a,b ...                            sweep: train once per combination of values",
+        "  rl8 train -f config.yaml                      train from one file; see `rl8 train --help`",
+        "",
+        "Groups and their options, * the default",
+    ]
+    chosen = compose.defaults()
+    for group in compose.GROUPS:
+        found = compose.options(group)
+        width = max((len(name) for name in found), default=0) + 1
+        for number, (name, text) in enumerate(found.items()):
+            mark = f"{name}*" if chosen.get(group) == name else name
+            lines.append(f"  {group if number == 0 else '':<14}{mark:<{max(width, 17)}} {_short(text)}".rstrip())
+    lines += [
+        "  Your own: conf/env/my_env.yaml and my_env.py in the working directory are chosen by env=my_env.",
+        "",
+        "Keys: `rl8 --cfg job` prints them all with their values.",
+        "",
+    ]
+    width = max(map(len, EXAMPLES))
+    lines += ["Flags", FLAGS, "", "Examples"]
+    lines += [f"  {command:<{width}}  # {text}" for command, text in EXAMPLES.items()]
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text.split(": ")[0].removesuffix("."), 84, placeholder=" ...")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from rl8 import jobs
+
+    words = list(args.overrides)
+    if args.shell_completion or args.info:
+        flags = ["--shell-completion"] if args.shell_completion else ["--info", args.info]
+        jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
+        return 0
+    if args.cfg and args.multirun:
+        raise ValueError("--cfg prints one config, -m makes many. Accepted: one of the two. Try it without -m.")
+    with compose.composer():
+        if args.package:
+            compose.check_key(args.package, "...", compose.checked(words, args.config_name)[0])
+        settings, plans = _check_jobs(words, args.config_name, args.multirun)
+        is_sweep = str(settings.mode) == "RunMode.MULTIRUN"
+        folder = compose.folder_of(settings, "sweep.dir" if is_sweep else "run.dir")
+    if args.cfg:
+        flags = ["--cfg", args.cfg, *(["--resolve"] if args.resolve else [])]
+        flags += ["--package", args.package] if args.package else []
+        jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
+        return 0
+    if not any(word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for word in words):
+        folder = jobs.claim(folder)
+    if not is_sweep:
+        return exit_code(jobs.run(plans[0], words, args.config_name, folder))
+    flags = ["--multirun"] if args.multirun else []
+    return _summarise(jobs.sweep(plans, [*flags, *words], args.config_name, folder), len(plans), folder)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """Return what a shell expects of a process that a signal ended, and else 0."""
+    return 0 if outcome.stopped_by is None else 128 + signal.Signals[outcome.stopped_by]
+
+
+def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple[Any, list[Plan]]:
+    """Return Hydra's settings and the plan of every job; a mistake in any of them is found before the first begins."""
+    from rl8.launch import verify
+    from rl8.schema import check
+
+    settings, jobs = compose.expand(words, config_name, multirun)
+    plans = []
+    for number, job in enumerate(jobs):
+        try:
+            plans.append(check(*compose.checked(job, config_name)))
+            verify(plans[-1])
+        except (TypeError, ValueError) as error:
+            if len(jobs) == 1:
+                raise
+            raise ValueError(f"{error} (job {number} of the sweep's {len(jobs)}; none was begun)") from error
+    return settings, plans
+
+
+def _summarise(results: Sequence[Result], count: int, folder: Path) -> int:
+    """Say what became of a sweep's jobs, and return the exit code."""
+    failed = [result for result in results if result.error]
+    print(f"{len(results) - len(failed)} of {count} runs finished; files in {folder}", flush=True)
+    for result in failed:
+        print(f"rl8: job {result.number} ({' '.join(result.overrides)}) failed: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _nothing(cfg: Any) -> None:
+    """Stand in for a job where Hydra only prints."""

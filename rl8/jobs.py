@@ -1,0 +1,209 @@
+"""Runs through Hydra: one, or the many of a sweep.
+
+Hydra makes the run's folder and hands each job its config. What goes wrong in a job is kept here rather than raised
+there: Hydra would print it in its own way, and drop the other jobs' results.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from rl8 import launch
+from rl8.compose import CONF, checked, prepare
+from rl8.launch import Outcome
+from rl8.schema import Plan, check
+from rl8.sweeps import finish_sweep, start_sweep
+
+RESULT = "result.json"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one job of a sweep; kept as a file in its folder, because jobs may run in other processes.
+
+    Attributes:
+        number: Of the job, from 0.
+        overrides: What the job was told.
+        objective: Value of `goal.metric` at the end; NaN if there is none.
+        error: What went wrong; empty if nothing did.
+        stopped_by: The signal that ended it early, or None.
+    """
+
+    number: int
+    overrides: list[str]
+    objective: float = math.nan
+    error: str = ""
+    stopped_by: str | None = None
+
+
+def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Outcome:
+    """Train once.
+
+    Args:
+        plan: What `words` were found to mean.
+        words: Overrides from the command line.
+        config_name: The root file.
+        folder: For the run's files.
+
+    Raises:
+        Exception: What training raised.
+    """
+    outcomes: list[Outcome] = []
+    failures: list[Exception] = []
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            outcomes.append(launch.train(plan, Path(HydraConfig.get().runtime.output_dir), words))
+        except Exception as error:
+            failures.append(error)
+
+    call_hydra(job, [*words, f"hydra.run.dir={quoted(folder)}"], config_name)
+    if failures:
+        raise failures[0]
+    return outcomes[0]
+
+
+def sweep(plans: Sequence[Plan], words: Sequence[str], config_name: str, folder: Path) -> list[Result]:
+    """Train once per combination of the swept values, under one parent run in MLflow.
+
+    Args:
+        plans: What the jobs were found to mean.
+        words: Flags and overrides from the command line.
+        config_name: The root file.
+        folder: For the runs' folders, `sweep.csv` and `sweep.png`.
+
+    Returns:
+        What became of each job, in order of their numbers.
+
+    Raises:
+        ValueError: If the MLflow store can't be used.
+    """
+    tracked = any(plan.trainer.track for plan in plans)
+    for stale in folder.glob(f"*/{RESULT}"):
+        stale.unlink()  # of an earlier sweep in a folder that the user chose
+    parent = None
+    if tracked:
+        typed = [word for word in words if not word.startswith("-")]
+        parent = start_sweep(plans[0].trainer.experiment_name, typed, device=plans[0].device.device, notify=_say)
+    try:
+        call_hydra(sweep_job, [*words, f"hydra.sweep.dir={quoted(folder)}"], config_name)
+    finally:
+        if tracked:
+            summary = finish_sweep(parent, plans[0].goal.metric, jobs=len(plans), folder=folder, notify=_say)
+            print(f"\n{summary.table()}\n\nrecorded in  {summary.where}", flush=True)
+    return results(folder)
+
+
+def results(folder: Path) -> list[Result]:
+    """Return the results that the jobs left in a sweep's folder, in order of their numbers."""
+    found = [Result(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob(f"*/{RESULT}")]
+    return sorted(found, key=lambda result: result.number)
+
+
+def sweep_job(cfg: DictConfig) -> float:
+    """Train as one job of a sweep, perhaps in another process; return the objective for sweepers that search.
+
+    Raises:
+        Exception: What training raised, if the sweeper is one that has its own way with failures.
+        KeyboardInterrupt: If a signal ended the job, so that no other begins.
+    """
+    settings = HydraConfig.get()
+    words = list(settings.overrides.task)
+    folder = Path(settings.runtime.output_dir)
+    result = Result(int(settings.job.num), words)
+    print(f"\njob {result.number}: {' '.join(words)}", flush=True)
+    trainer = plan = None
+    try:
+        prepare()
+        plan = check(*checked(words, str(settings.job.config_name)))
+        if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
+            # live views of parallel jobs would overwrite one another
+            plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
+        trainer = launch.build(plan, folder, words)
+        outcome = launch.run(trainer, plan)
+    except Exception as error:
+        result = replace(result, error=launch.summary(error))
+        _save(result, folder)
+        _say(f"job {result.number} failed: {result.error}")
+        _logger.error("".join(traceback.format_exception(error)))
+        if trainer is None and plan is not None:
+            launch.record_failure(plan, words, error)
+        if not str(settings.sweeper._target_).endswith("BasicSweeper"):
+            raise
+        return math.nan
+    _save(replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), folder)
+    if outcome.stopped_by is not None:
+        raise KeyboardInterrupt(outcome.stopped_by)
+    return outcome.objective
+
+
+def _say(message: str) -> None:
+    print(f"rl8: {message}", file=sys.stderr, flush=True)
+
+
+def claim(folder: Path) -> Path:
+    """Create a folder that nobody else has, and return it: `folder`, or one beside it with a number."""
+    number = 1
+    while True:
+        wanted = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            wanted.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return wanted
+
+
+def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:
+    """Let Hydra act on `words` as its own command line would, errors raised rather than printed."""
+    with _replaced_argv(words), _full_errors():
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+
+
+def quoted(path: Path) -> str:
+    """Return a path as an override's value."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _save(result: Result, folder: Path) -> None:
+    (folder / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+@contextmanager
+def _replaced_argv(words: Sequence[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _full_errors() -> Iterator[None]:
+    """Make Hydra raise errors: `rl8.cli` says them in one line, which Hydra can't be told to."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

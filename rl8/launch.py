@@ -1,0 +1,309 @@
+"""From a checked plan to a finished run: the only place where names become classes.
+
+Nothing here imports torch until `parts` is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+
+from rl8.checks import closest, unknown
+from rl8.conditions import Condition
+from rl8.hyperparameters import Hyperparameters
+from rl8.schedules import Schedule
+from rl8.schema import Part, Plan
+
+if TYPE_CHECKING:
+    from rl8.algorithm import Algorithm
+    from rl8.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The classes of a run, checked to be what they stand for.
+
+    Attributes:
+        algorithm_cls: Subclass of `Algorithm`.
+        env_cls: Makes the environments; called with their number, the horizon and the device.
+        model_cls: Subclass of `Model`, or None for the algorithm's default.
+        distribution_cls: Subclass of `Distribution`, or None for the action spec's default.
+        optimizer_cls: Subclass of torch's `Optimizer`.
+    """
+
+    algorithm_cls: type[Algorithm]
+    env_cls: Callable[..., Any]
+    model_cls: Any
+    distribution_cls: Any
+    optimizer_cls: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        objective: Last value of `goal.metric`; NaN if the run has no such metric.
+        stopped_by: The signal that ended it early, e.g. `"SIGINT"`, or None.
+    """
+
+    objective: float
+    stopped_by: str | None
+
+
+def stop_condition(plan: Plan) -> Condition | None:
+    """Return the plan's stop condition; None if it never stops.
+
+    Raises:
+        TypeError: If an option is of the wrong kind or unknown.
+        ValueError: If an option is out of range, or the class is no condition.
+    """
+    if plan.stop is None:
+        return None
+    try:
+        condition = instantiate(plan.stop, _convert_="all")
+    except HydraException as error:
+        cause = _root_cause(error)
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            raise TypeError(
+                f"stop: {cause}. Accepted are the keys that `rl8 --cfg job --package stop` prints."
+            ) from error
+        if isinstance(cause, (TypeError, ValueError)):
+            raise type(cause)(str(cause)) from error
+        raise
+    if not callable(condition):
+        target = plan.stop["_target_"]
+        raise ValueError(
+            f"stop._target_={target} makes a {type(condition).__name__}. Accepted: a class derived from "
+            "rl8.conditions.Condition. Try stop=env_steps."
+        )
+    return condition  # type: ignore[no-any-return]
+
+
+def verify(plan: Plan) -> None:
+    """Check what needs more than one option at a time and yet no torch.
+
+    Raises:
+        TypeError: If a stop condition or a schedule is of the wrong kind.
+        ValueError: If it is out of range.
+    """
+    stop_condition(plan)
+    hparams, lr = Hyperparameters(**plan.algorithm.options), plan.optimizer.options.get("lr", 1e-3)
+    Schedule(lr, hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
+    Schedule(
+        hparams.entropy_coeff,
+        hparams.entropy_coeff_schedule,
+        hparams.entropy_coeff_schedule_kind,
+        name="algo.entropy_coeff_schedule",
+    )
+
+
+def parts(plan: Plan) -> Parts:
+    """Import the plan's classes and check that each is what it stands for and takes its options.
+
+    Raises:
+        TypeError: If a class is of the wrong kind or does not take an option.
+        ValueError: If a class can't be imported.
+    """
+    from torch.optim import Optimizer
+
+    from rl8.algorithm import Algorithm
+    from rl8.distributions import Distribution
+    from rl8.env import Env
+    from rl8.models import Model
+
+    env_cls = locate(plan.env, Env, "rl8.env.Env", given=("num_envs", "horizon", "device"))
+    specs = ("observation_spec", "action_spec")
+    return Parts(
+        algorithm_cls=locate(plan.algorithm, Algorithm, "rl8.Algorithm"),
+        env_cls=functools.partial(env_cls, **plan.env.options) if plan.env.options else env_cls,
+        model_cls=locate(plan.model, Model, "rl8.models.Model", given=(*specs, "feature_shapes")),
+        distribution_cls=locate(
+            plan.distribution, Distribution, "rl8.distributions.Distribution", given=("features", "action_spec")
+        ),
+        optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer", given=("params",)),
+    )
+
+
+def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] = ()) -> Any:
+    """Return the class that a part names, or None without a part.
+
+    Args:
+        part: Name and options.
+        base: What it must derive from.
+        base_name: Dotted name of `base`, as a user would import it.
+        given: Constructor arguments that the program gives.
+
+    Raises:
+        TypeError: If it is no subclass of `base`, or its constructor does not take an option.
+        ValueError: If it can't be imported.
+    """
+    if part is None:
+        return None
+    key = part.name_key
+    try:
+        cls = get_object(part.target)
+    except Exception as error:
+        cause = _root_cause(error)
+        where = _place(cause)
+        raise ValueError(
+            f"{key}={part.target} can't be imported: {type(cause).__name__}: {cause}{where}. Accepted: a class that "
+            f"`python -c 'import {part.target.rpartition('.')[0]}'` finds without an error."
+        ) from error
+    if isinstance(cls, type) and not issubclass(cls, base):
+        raise TypeError(
+            f"{key}={part.target} is no {base.__name__}. Accepted: a subclass of {base_name}. "
+            f"Write class {cls.__name__}({base.__name__}): ..., or name another class."
+        )
+    if not callable(cls):
+        raise TypeError(f"{key}={part.target} is a {type(cls).__name__}. Accepted: a subclass of {base_name}.")
+    check_options(part, cls, given)
+    return cls
+
+
+def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()) -> None:
+    """Check that a constructor takes a part's options and needs no others.
+
+    Args:
+        part: The options.
+        cls: The class.
+        given: Arguments that the program gives.
+
+    Raises:
+        TypeError: If an option is unknown, or one without a default is missing.
+    """
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    accepted = [name for name in parameters if name not in given]
+    for name in part.options:
+        if name not in accepted:
+            near = closest(name, accepted)
+            advice = f" Did you mean '{part.key}.{near}'?" if near else ""
+            raise TypeError(
+                f"Unknown key '{part.key}.{name}': {part.target} does not take it.{advice} "
+                f"Accepted: {', '.join(accepted) or 'none'}."
+            )
+    for name, parameter in parameters.items():
+        is_open = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        if is_open and name in accepted and name not in part.options:
+            raise TypeError(
+                f"{part.key}.{name} is missing: {part.target} has no default for it. Add {name}: ... to the YAML."
+            )
+
+
+def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
+    """Return the trainer that a plan describes, its random numbers seeded.
+
+    Args:
+        plan: What to build.
+        folder: Where the run's files go, unless the plan says otherwise.
+        overrides: What was typed, to be recorded.
+
+    Raises:
+        TypeError: If a class does not take an option.
+        ValueError: If parts do not fit together.
+    """
+    chosen = parts(plan)
+    import torch
+
+    from rl8.trainer import EVAL_METRICS, METRICS, Trainer
+
+    if plan.goal.metric not in (*METRICS, *EVAL_METRICS):
+        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, [*EVAL_METRICS, *METRICS])}")
+    torch.manual_seed(plan.seed)
+    algorithm = chosen.algorithm_cls(
+        chosen.env_cls,
+        model_cls=chosen.model_cls,
+        model_config=plan.model.options if plan.model is not None else None,
+        distribution_cls=chosen.distribution_cls,
+        optimizer_cls=chosen.optimizer_cls,
+        optimizer_config=plan.optimizer.options,
+        device=plan.device,
+        **plan.algorithm.options,
+    )
+    condition = stop_condition(plan)
+    settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))
+    return Trainer(
+        algorithm,
+        config=plan.config,
+        overrides=overrides,
+        stop_conditions=[] if condition is None else [condition],
+        **asdict(settings),
+    )
+
+
+def run(trainer: Trainer, plan: Plan) -> Outcome:
+    """Train until the plan's condition is met or a signal arrives."""
+    metrics = trainer.run()
+    return Outcome(metrics.get(plan.goal.metric, math.nan), trainer.stopped_by)
+
+
+def train(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Outcome:
+    """Build what a plan names and train; see `build`."""
+    return run(build(plan, folder, overrides), plan)
+
+
+def record_failure(plan: Plan, overrides: Sequence[str], error: Exception) -> None:
+    """Record a run that could not even be built, so that a sweep's table shows it.
+
+    Args:
+        plan: What was to be done.
+        overrides: What was typed.
+        error: What went wrong.
+    """
+    if not plan.trainer.track:
+        return
+    from rl8.tracking import Tracker
+
+    tracker = Tracker.start(
+        experiment_name=plan.trainer.experiment_name,
+        run_name=plan.trainer.run_name,
+        params=plan.config,
+        overrides=overrides,
+    )
+    tracker.finish("FAILED", summary(error))
+
+
+def summary(error: BaseException) -> str:
+    """Return an error in one line: its message alone if that says all."""
+    text = str(error).strip() or "no message"
+    return text if is_mistake(error) else f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Return whether an error is a check of rl8's own that failed, so that its message says all.
+
+    The same kinds of error from other code (a user's environment, torch) need their traceback.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or not isinstance(error, (TypeError, ValueError)):
+        return False
+    return Path(frames[-1].f_code.co_filename).is_relative_to(Path(__file__).parent)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and line that an error comes from, for one raised while importing."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or "importlib" in trace.tb_frame.f_code.co_filename:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"

@@ -1,0 +1,120 @@
+"""Names of classes in a config (`my_env.MyEnv`), looked up without importing anything.
+
+Importing an environment's module loads torch, which takes seconds; a mistyped name is found in milliseconds by
+searching the module's file and reading the names that it defines.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from rl8.checks import closest
+
+
+def check_target(key: str, target: object) -> str:
+    """Return `target` if it can be the dotted name of a class; whether it is one shows only once it is imported.
+
+    Args:
+        key: Where the name stands in the config, e.g. `"env._target_"`.
+        target: The name, e.g. `"rl8.env.CartPole"`.
+
+    Raises:
+        ValueError: If the name is not dotted, its module is missing, belongs to Python's standard library (nothing
+            there is a part of a training run) or does not define the name.
+    """
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+        raise ValueError(
+            f"{key}={target!r} is no class. Accepted: module.Class, where the module is rl8's, installed, or a file "
+            f"in {Path.cwd()}. Try {key}=my_module.MyClass."
+        )
+    parts = target.split(".")
+    if parts[0] in sys.stdlib_module_names:
+        raise ValueError(
+            f"{key}={target!r} is in Python's standard library, which is not allowed here. Accepted: classes of rl8, "
+            f"of torch, of installed packages and of files in {Path.cwd()}. Try {key}=my_module.MyClass."
+        )
+    spec, depth = _find_module(parts)
+    names = _defined_names(spec)
+    if depth == len(parts):
+        first = next((name for name in sorted(names or []) if name[:1].isupper()), "MyClass")
+        raise ValueError(f"{key}={target!r} is a module. Accepted: a class in it. Try {key}={target}.{first}.")
+    if depth == 0 or (names is not None and parts[depth] not in names):
+        is_class = depth == len(parts) - 1
+        raise ValueError(_no_name(key, parts, depth, names or []) if is_class else _no_module(key, parts, depth, spec))
+    return target
+
+
+def _find_module(parts: Sequence[str]) -> tuple[ModuleSpec | None, int]:
+    """Return the deepest module along a dotted name, and how many parts of the name it takes."""
+    importlib.invalidate_caches()  # the user's file may be newer than what this process last saw of its folder
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except ValueError:  # a module of this name runs without a spec, as __main__ may
+        spec = None
+    depth = 0
+    while spec is not None:
+        depth += 1
+        if depth == len(parts) or spec.submodule_search_locations is None:
+            break
+        deeper = PathFinder.find_spec(".".join(parts[: depth + 1]), spec.submodule_search_locations)
+        if deeper is None:
+            break
+        spec = deeper
+    return spec, depth
+
+
+def _defined_names(spec: ModuleSpec | None) -> list[str] | None:
+    """Return the top-level names of a module's source; None if only running it can tell."""
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    try:
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None  # the import will say what is wrong, with the line
+    names: list[str] = []
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names += [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        else:
+            pending += ast.iter_child_nodes(node)
+    # a module with __getattr__ or a star import has names that its text does not show
+    return None if {"*", "__getattr__"} & set(names) else names
+
+
+def _no_name(key: str, parts: Sequence[str], depth: int, names: Sequence[str]) -> str:
+    module, name = ".".join(parts[:depth]), parts[depth]
+    public = sorted({name for name in names if not name.startswith("_")})
+    near = closest(name, public)
+    advice = f" Try {key}={module}.{near}." if near else ""
+    accepted = ", ".join(public) or "nothing"
+    return f"{key}={'.'.join(parts)!r}: module {module!r} has no {name!r}. Accepted: {accepted}.{advice}"
+
+
+def _no_module(key: str, parts: Sequence[str], depth: int, spec: ModuleSpec | None) -> str:
+    here = sorted(path.stem for path in Path.cwd().glob("*.py"))
+    near = closest(parts[depth], here if depth == 0 else _submodules(spec))
+    prefix = "".join(f"{part}." for part in parts[:depth])
+    advice = f" Try {key}={prefix}{near}.{parts[-1]}." if near else ""
+    return (
+        f"{key}={'.'.join(parts)!r}: there is no module {prefix + parts[depth]!r}. Accepted: a module of rl8, an "
+        f"installed package, or a file in {Path.cwd()} (there: {', '.join(f'{name}.py' for name in here) or 'none'})."
+        f"{advice}"
+    )
+
+
+def _submodules(spec: ModuleSpec | None) -> list[str]:
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = [path for folder in folders for path in Path(folder).glob("[!._]*")]
+    return sorted({path.stem for path in files if path.suffix == ".py" or (path / "__init__.py").exists()})
