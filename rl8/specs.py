@@ -57,10 +57,10 @@ class Spec:
             ValueError: If type, shape, dtype, device or range differ; the message names the leaf.
         """
         if not isinstance(sample, Tensor):
-            raise ValueError(f"{name} is a {type(sample).__name__}, expected a tensor [n, {self._shape_text()}].")
+            raise ValueError(f"{name} is a {type(sample).__name__}, expected a tensor ({self._shape_text()}).")
         expected = tuple(self.shape)
         if sample.ndim < 1 or tuple(sample.shape[1:]) != expected:
-            raise ValueError(f"{name} has shape {tuple(sample.shape)}, expected (n, {self._shape_text()}) of {self}.")
+            raise ValueError(f"{name} has shape {tuple(sample.shape)}, expected ({self._shape_text()}) of {self}.")
         if sample.dtype != self.dtype:
             raise ValueError(f"{name} has dtype {sample.dtype}, expected {self.dtype} of {self}.")
         if sample.device.type != self.device.type:
@@ -77,7 +77,8 @@ class Spec:
         raise NotImplementedError(f"{type(self).__name__} must define to().")
 
     def _shape_text(self) -> str:
-        return ", ".join(str(size) for size in self.shape)
+        """Return the shape of a batch, e.g. `n, 4`."""
+        return ", ".join(["n", *map(str, self.shape)])
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and repr(self) == repr(other)

@@ -1,7 +1,9 @@
 """What every test finds: one thread, a fixed seed, no MLflow settings of the user's."""
 
+import logging
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -65,3 +67,37 @@ def store_dir(workdir, store_template):
     """Make a folder with an empty MLflow database the working directory, so that a run is recorded there."""
     shutil.copyfile(store_template, workdir / "mlflow.db")
     return workdir
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """Make the database that MLflow takes seconds to make, once."""
+    from rl8.store import open_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(empty_store, workdir):
+    """Put an empty store where MLflow looks for it."""
+    return shutil.copy(empty_store, workdir / "mlflow.db")
+
+
+@pytest.fixture
+def program(workdir, monkeypatch):
+    """Let this process be the program `rl8` in an empty folder; forget afterwards what it imported and logged there."""
+    monkeypatch.setattr(sys, "argv", ["rl8"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield workdir
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(workdir)):
+            del sys.modules[name]

@@ -10,7 +10,8 @@ import torch
 import torchrl_stand_in
 from tensordict import TensorDict
 
-from rl8 import Algorithm, specs
+from rl8 import Algorithm, data, specs
+from rl8.env import Env
 from rl8.specs import (
     Binary,
     Bounded,
@@ -90,12 +91,12 @@ def test_a_multicategorical_draws_all_values_of_each_element():
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(-2, 6, (-2, 6)), (3.0, INF, (3, 4)), (-INF, 3.0, (2, 3)), (-INF, INF, (-1, 1))],
+    [(-2, 6, (-2, 6)), (3.0, INF, (3, 4)), (-INF, 3.0, (2, 3)), (-INF, INF, (-1, 1)), (-3e38, 3e38, (-3e38, 3e38))],
 )
 def test_bounded_samples_fill_the_range(low, high, expected):
     sample = Bounded(low, high).rand(20_000)
-    assert sample.min().item() == pytest.approx(expected[0], abs=0.01)
-    assert sample.max().item() == pytest.approx(expected[1], abs=0.01)
+    assert sample.min().item() == pytest.approx(expected[0], rel=0.01)
+    assert sample.max().item() == pytest.approx(expected[1], rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -155,20 +156,21 @@ def test_specs_that_describe_nothing_are_refused(make, message):
 @pytest.mark.parametrize(
     ("spec", "sample", "message"),
     [
-        (Unbounded(2), [0.0, 0.0], r"obs is a list, expected a tensor \[n, 2\]"),
+        (Unbounded(2), [0.0, 0.0], r"obs is a list, expected a tensor \(n, 2\)"),
         (Unbounded(2), torch.zeros(2), r"obs has shape \(2,\), expected \(n, 2\) of Unbounded\(shape=\(2,\)"),
         (Unbounded(2), torch.zeros(5, 3), r"obs has shape \(5, 3\), expected \(n, 2\)"),
-        (Unbounded(()), torch.zeros(()), r"obs has shape \(\), expected \(n, \)"),
+        (Unbounded(()), torch.zeros(()), r"obs has shape \(\), expected \(n\) of"),
         (Unbounded(2), torch.zeros(5, 2).double(), r"obs has dtype torch.float64, expected torch.float32 of Unbounded"),
         (Unbounded(2), torch.zeros(5, 2, device="meta"), r"obs is on meta, expected cpu of Unbounded"),
         (Unbounded(2), torch.full((5, 2), INF), "obs has values that are infinite or NaN"),
         (Unbounded(2), torch.full((5, 2), float("nan")), "obs has values that are infinite or NaN"),
         (Bounded(-1, 1), torch.tensor([[0.5], [2.0]]),
          r"obs has values from 0.5 to 2, outside Bounded\(low=-1.0, high=1.0, shape=\(1,\)"),
-        (Bounded([0.0, 5.0], [1.0, 6.0]), torch.full((1, 2), 0.5), r"outside Bounded\(low=\[0.0, 5.0\], high=\[1"),
+        (Bounded([0.0, 5.0], [1.0, 6.0]), torch.full((1, 2), 0.5),
+         r"obs has values from 0.5 to 0.5, outside Bounded\(low=\[0.0, 5.0\], high=\[1"),
         (Categorical(3), torch.tensor([0, 3]), r"obs has values outside 0 ... 2 of Categorical\(n=3"),
         (Categorical(3), torch.tensor([-1]), r"obs has values outside 0 ... 2"),
-        (MultiCategorical([2, 3]), torch.tensor([[2, 0]]), r"values outside 0 ... nvec - 1 of .*nvec=\[2, 3\]"),
+        (MultiCategorical([2, 3]), torch.tensor([[2, 0]]), r"obs has values outside 0 ... nvec - 1 of .*nvec=\[2, 3\]"),
         (Binary(2), torch.full((1, 2), 2, dtype=torch.int8), r"obs has values other than 0 and 1 of Binary"),
     ],
 )  # fmt: skip
@@ -181,7 +183,7 @@ def test_wrong_samples_are_refused(spec, sample, message):
     ("sample", "message"),
     [
         (torch.zeros(3), "obs is a Tensor, expected a TensorDict with a, b"),
-        ({"a": torch.zeros(3, 1)}, "obs lacks b$|obs lacks b[.]"),
+        ({"a": torch.zeros(3, 1)}, r"obs lacks b\.$"),
         ({"b": 0, "d": 0}, "obs lacks a and has d, which the spec does not name"),
         ({"a": torch.zeros(3, 1), "b": {"c": torch.ones(3)}}, r"obs\['b'\]\['c'\] has dtype torch.float32"),
         (TensorDict({"a": torch.zeros(3, 1), "b": {"c": torch.full((3,), 7)}}, [3]),
@@ -292,7 +294,7 @@ def test_gymnasium_spaces(space, expected):
     ids=repr,
 )
 def test_gymnasium_spaces_without_counterpart(space):
-    with pytest.raises(TypeError, match=r"^Gymnasium's .* has no counterpart. Accepted: Box, Discrete and MultiDisc"):
+    with pytest.raises(TypeError, match=r"(?s)^Gymnasium's .* has no counterpart. Accepted: Box, Discrete and "):
         as_spec(space)
 
 
@@ -340,7 +342,10 @@ def test_torchrl_specs(torchrl, make, expected):
         (lambda t: t.MultiOneHot([2, 3]), "^One-hot specs have no counterpart"),
         (lambda t: t.MultiCategorical([[2, 3], [4, 5]]), r"(?s)^TorchRL's .* has no counterpart.*\(one dimension\)"),
         (lambda t: t.NonTensor((1,)), r"(?s)^TorchRL's .*NonTensor.* has no counterpart. Accepted: Unbounded, Bounded"),
-        (lambda t: t.Composite(a=t.Unbounded((4, 2)), shape=(4,)), r"(?s)^TorchRL's .* has a batch dimension.* shape=\(\)"),
+        (
+            lambda t: t.Composite(a=t.Unbounded((4, 2)), shape=(4,)),
+            r"(?s)^TorchRL's .* has a batch dim.* shape=\(\)",
+        ),
         (lambda t: t.Composite(a=t.OneHot(2)), "^One-hot specs"),
     ],
 )
@@ -359,3 +364,83 @@ def test_the_stand_in_has_torchrls_class_tree(torchrl):
     for name in names:
         theirs, ours = ([base.__name__ for base in getattr(t, name).__mro__] for t in (torchrl, torchrl_stand_in))
         assert theirs == ours
+
+
+# An environment written for another library needs only its imports changed.
+
+
+def greenhouse(library, keys=data):
+    """Return an environment whose body is the same whichever library its specs come from."""
+    Categorical, Composite, Unbounded = library.Categorical, library.Composite, library.Unbounded  # noqa: N806
+
+    class Greenhouse(Env):
+        """Heat, cool or wait; what is hot may not be heated. State: temperature above the wanted one, K."""
+
+        max_horizon = 64
+
+        def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+            super().__init__(num_envs, horizon, device=device)
+            self.observation_spec = Composite(
+                {
+                    "action_mask": Categorical(2, shape=torch.Size([3]), device=device, dtype=torch.bool),
+                    "hot": Categorical(2, shape=torch.Size([1]), device=device, dtype=torch.long),
+                    "temperature": Unbounded(1, device=device, dtype=torch.float32),
+                }
+            )
+            self.action_spec = Categorical(3, shape=torch.Size([1]), device=device)
+
+        def reset(self, *, config=None):
+            self.state = torch.empty(self.num_envs, 1, device=self.device).uniform_(-10, 10)
+            return self.observe()
+
+        def observe(self):
+            hot = self.state > 5
+            obs = {"action_mask": torch.cat([~hot, *[torch.ones_like(hot)] * 2], -1), "hot": hot.long()}
+            return TensorDict({**obs, "temperature": self.state.clone()}, batch_size=self.num_envs)
+
+        def step(self, action):
+            self.state = self.state + torch.tensor([1.0, -1.0, 0.0], device=self.device)[action]
+            out = {keys.OBS: self.observe(), keys.REWARDS: -self.state.abs()}
+            return TensorDict(out, batch_size=self.num_envs)
+
+    return Greenhouse
+
+
+def learn(env_cls):
+    algo = Algorithm(env_cls, num_envs=8, horizon=4, model_config={"hiddens": [8]})
+    algo.env.validate()
+    collected = algo.collect()
+    assert algo.rollout.actions.shape == (4, 8, 1)
+    hot = algo.rollout.obs["hot"][:4].bool()
+    assert (algo.rollout.actions[hot] != 0).all()
+    return torch.stack([collected["rewards/mean"], algo.step()["losses/total"]])
+
+
+def test_an_environment_with_torchrls_specs_needs_no_change(torchrl):
+    torch.manual_seed(5)
+    ours = learn(greenhouse(specs))
+    torch.manual_seed(5)
+    assert torch.equal(learn(greenhouse(torchrl)), ours)
+
+
+def test_no_other_library_is_loaded_for_our_own_specs():
+    code = (
+        "import sys; from rl8.specs import Composite, Unbounded, as_spec; as_spec({'a': Unbounded()});"
+        "print(*{'gymnasium', 'torchrl'} & {*sys.modules})"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == ""
+
+
+@pytest.mark.parametrize("thing", [None, 3, "Unbounded", torch.zeros(2), Unbounded])
+def test_what_is_no_spec_is_refused(thing):
+    with pytest.raises(TypeError, match=r"is no spec. Accepted: Unbounded, .* or a TorchRL spec. Try rl8.specs.Un"):
+        as_spec(thing)
+    with pytest.raises(TypeError, match="is no spec"):
+        Composite(a=thing)
+
+
+def test_mappings_become_composites():
+    assert as_spec({"a": Unbounded(), "b": {"c": gym.spaces.Discrete(3)}}) == Composite(
+        a=Unbounded(), b=Composite(c=Categorical(3))
+    )
