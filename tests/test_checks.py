@@ -87,7 +87,11 @@ def test_numbers_out_of_range_are_refused(value, options, message):
     [
         ("abc", {"low": 0}, "algo.x='abc' is not a number. Accepted: a number >= 0."),
         (True, {"low": 0}, "algo.x=True is not a number. Accepted: a number >= 0."),
-        (1.0, {"integer": True, "hint": "algo.x=1"}, "algo.x=1.0 is not an integer. Accepted: any integer. Try algo.x=1."),
+        (
+            1.0,
+            {"integer": True, "hint": "algo.x=1"},
+            "algo.x=1.0 is not an integer. Accepted: any integer. Try algo.x=1.",
+        ),
         (None, {"low": 0}, "algo.x=None is not a number. Accepted: a number >= 0."),
     ],
 )
