@@ -54,7 +54,7 @@ def build_optimizer(
     try:
         if graphs and (options.get("capturable") or options.get("fused")):
             # A number would be frozen into the graph; a tensor stays live.
-            lr = options.get("lr", signature["lr"].default)
+            lr = options.get("lr", signature["lr"].default if "lr" in signature else 1e-3)
             options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
         return optimizer_cls(parameters, **options)
     except (TypeError, ValueError) as error:
