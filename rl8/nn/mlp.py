@@ -40,18 +40,21 @@ class MLP(nn.Module):
         size: Length of the output vector.
 
     Raises:
+        TypeError: If `hiddens` is no list of integers.
         ValueError: If a width or the activation is not accepted.
     """
 
     def __init__(self, in_features: int, hiddens: Sequence[int], activation: str = "relu") -> None:
         super().__init__()
         check_choice("model.activation", activation, ACTIVATIONS)
+        if not isinstance(hiddens, Sequence):
+            raise TypeError(f"model.hiddens={hiddens!r} is no list. Accepted: a list of integers. Try [{hiddens}].")
         for width in hiddens:
             check_range("model.hiddens", width, 1, integer=True, hint="model.hiddens=[256,256]")
         sizes = [in_features, *hiddens]
         gain = math.sqrt(2) if activation == "relu" else 1.0
         self.layers = nn.ModuleList([linear(a, b, gain) for a, b in pairwise(sizes)])
-        # In place: a linear layer's gradient does not need its output, and memory traffic is what limits small networks.
+        # In place: a linear layer's gradient needs no output of its own, and memory traffic limits small networks.
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()
         self.size = sizes[-1]
 
@@ -61,4 +64,5 @@ class MLP(nn.Module):
         rows = inputs.flatten(0, -2)
         for layer in self.layers:
             rows = self.activation(layer(rows))
-        return rows.unflatten(0, inputs.shape[:-1])
+        outputs: Tensor = rows.unflatten(0, inputs.shape[:-1])
+        return outputs

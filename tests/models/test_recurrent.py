@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from rl8.models import GRUModel, LSTMModel
+from rl8.specs import Categorical, Unbounded
+
+from .cases import OBSERVATIONS, build, state_of
+
+L, B = 6, 4
+both = pytest.mark.parametrize("model_cls", [LSTMModel, GRUModel])
+layers = pytest.mark.parametrize("num_layers", [1, 3])
+SPEC = OBSERVATIONS["nested"]
+
+
+def make(model_cls, num_layers=1, **config):
+    model, _ = build(model_cls, SPEC, Categorical(3), hidden_size=5, num_layers=num_layers, **config)
+    obs = torch.stack([SPEC.rand(B) for _ in range(L)])
+    return model, obs, state_of(model, B).apply(torch.randn_like)
+
+
+@both
+@layers
+@pytest.mark.parametrize("hiddens", [(), (7,)])
+def test_a_sequence_in_one_call_is_the_same_as_step_by_step(model_cls, num_layers, hiddens):
+    model, obs, start = make(model_cls, num_layers, hiddens=hiddens)
+    whole, state, steps = model(obs, start), start, []
+    for t in range(L):
+        steps.append(model(obs[t : t + 1], state))
+        state = steps[-1].state
+    torch.testing.assert_close(torch.cat([step.values for step in steps]), whole.values)
+    logits = torch.cat([step.features["logits"] for step in steps])
+    torch.testing.assert_close(logits, whole.features["logits"])
+    assert ((state - whole.state).abs() < 1e-6).all()
+
+
+@both
+def test_the_start_state_matters_and_is_left_alone(model_cls):
+    model, obs, start = make(model_cls)
+    copy = start.clone()
+    one, other = model(obs, start), model(obs, start.apply(torch.zeros_like))
+    assert not torch.allclose(one.values, other.values)
+    assert (start == copy).all()
+    assert one.state is not start
+
+
+@both
+def test_later_steps_do_not_matter(model_cls):
+    model, obs, start = make(model_cls)
+    changed = obs.clone()
+    changed["speed"][3:] += 1
+    one, other = model(obs, start).values, model(changed, start).values
+    assert torch.equal(one[:3], other[:3])
+    assert not torch.allclose(one[3:], other[3:])
+
+
+@both
+def test_gradients_flow_through_the_whole_sequence(model_cls):
+    model, obs, start = make(model_cls)
+    start = start.apply(lambda leaf: leaf.requires_grad_())
+    model(obs, start).values[-1].sum().backward()
+    assert all((start[key].grad != 0).any() for key in model.state_keys)
+
+
+@both
+@layers
+def test_the_state_has_the_shape_of_its_spec(model_cls, num_layers):
+    model, obs, start = make(model_cls, num_layers)
+    keys = ("hidden", "cell") if model_cls is LSTMModel else ("hidden",)
+    assert {key: leaf.shape for key, leaf in model.state_spec.items()} == dict.fromkeys(keys, (num_layers, 5))
+    model.state_spec.check(model(obs, start).state)
+    assert not model.has_value_pass
+
+
+@both
+def test_the_state_stays_float32_under_mixed_precision(model_cls):
+    model, obs, start = make(model_cls)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state = model(obs, start).state
+    model.state_spec.check(state)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "message"),
+    [
+        ("hidden_size", 0, ValueError, r"^model.hidden_size=0 is out of range. Accepted: an integer >= 1"),
+        ("num_layers", 1.5, TypeError, r"^model.num_layers=1.5 is not an integer"),
+        ("hiddens", [0], ValueError, r"^model.hiddens=0 is out of range"),
+    ],
+)
+def test_options_that_are_refused(option, value, kind, message):
+    with pytest.raises(kind, match=message):
+        build(LSTMModel, Unbounded(3), Categorical(3), **{option: value})
