@@ -80,8 +80,8 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.observation_spec, self.action_spec = observation_spec, action_spec
-        self.distribution_cls = distribution_cls or default_distribution(action_spec)
-        if not (isinstance(self.distribution_cls, type) and issubclass(self.distribution_cls, Distribution)):
+        self.distribution_cls: type[Distribution] = distribution_cls or default_distribution(action_spec)
+        if not _is_subclass(self.distribution_cls, Distribution):
             raise TypeError(
                 f"distribution_cls={self.distribution_cls!r} is no subclass of rl8.distributions.Distribution. "
                 "Try distribution_cls=rl8.distributions.Normal."
@@ -174,11 +174,12 @@ class Policy(nn.Module):
         """Merge observations `[M, ...]` into the running statistics."""
         for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
             assert isinstance(normalizer, ObsNormalizer)
-            normalizer.update(obs[path] if path else obs)
+            leaf: Any = obs
+            normalizer.update(leaf[path] if path else leaf)
 
     def distribution(self, features: Mapping[str, Any], seen: Nested) -> Distribution:
         """Return the action distribution for features `[L, B, ...]`, masked where the observation has a mask."""
-        if self.views.composite and ACTION_MASK in seen.keys():  # noqa: SIM118
+        if isinstance(seen, TensorDict) and self.views.composite and ACTION_MASK in seen.keys():  # noqa: SIM118
             features = {**features, ACTION_MASK: seen[ACTION_MASK]}
         return self.distribution_cls(features, self.action_spec)
 
@@ -211,7 +212,7 @@ class Policy(nn.Module):
         return features, torch.cat([output.values for output in outputs])
 
     def _build(self, model_cls: type[Model], config: dict[str, Any]) -> Model:
-        if not isinstance(model_cls, type) or not issubclass(model_cls, Model):
+        if not _is_subclass(model_cls, Model):
             raise TypeError(f"model_cls={model_cls!r} is no subclass of rl8.models.Model. Try rl8.models.MLPModel.")
         accepted = inspect.signature(model_cls).parameters
         options = [name for name in accepted if name not in ("observation_spec", "action_spec", "feature_shapes")]
@@ -220,8 +221,8 @@ class Policy(nn.Module):
             for name in config:
                 if name not in options:
                     raise TypeError(unknown(f"option of {model_cls.__name__}", name, options))
-        bases = model_cls.__mro__ if passes_on else ()
-        if any("feature_shapes" in names for names in (accepted, *(inspect.signature(b.__init__).parameters for b in bases))):
+        bases = [base for base in model_cls.__mro__ if issubclass(base, Model)] if passes_on else [model_cls]
+        if any("feature_shapes" in inspect.signature(base).parameters for base in bases):
             config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
         return model_cls(self.observation_spec, self.action_spec, **config)
 
@@ -230,7 +231,7 @@ class Policy(nn.Module):
         """Return what the model makes of `n` random observations, drawing nothing from the run's random numbers."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.autocast():
             mixed = torch.is_autocast_enabled(self.device.type)
-            obs = self.observation_spec.to(self.device).rand(n)
+            obs: Any = self.observation_spec.to(self.device).rand(n)
             if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
                 obs[ACTION_MASK] = torch.ones_like(obs[ACTION_MASK])
             rows = obs.unsqueeze(0).expand(self.views.history + 1, *([n] if isinstance(obs, TensorDict) else obs.shape))
@@ -253,14 +254,16 @@ class Policy(nn.Module):
         n = 2
         name = type(self.model).__name__
         shapes = self.distribution_cls.feature_shapes(self.action_spec)
+        if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
+            _check_mask(self.observation_spec[ACTION_MASK], shapes, self.action_spec)
         output = self._try(n)
         for path, shape in _paths(shapes):
             found: Any = output.features
             for key in path:
-                if key not in found.keys():
+                if key not in found:
                     raise ValueError(
-                        f"{name} returned no feature {'.'.join(path)!r}, which {self.distribution_cls.__name__} needs for "
-                        f"{self.action_spec}. Return it with shape [L, B, {_text(shape)}]."
+                        f"{name} returned no feature {'.'.join(path)!r}, which {self.distribution_cls.__name__} needs "
+                        f"for {self.action_spec}. Return it with shape [L, B, {_text(shape)}]."
                     )
                 found = found[key]
             if tuple(found.shape) != (1, n, *shape):
@@ -275,8 +278,33 @@ class Policy(nn.Module):
             )
         if self.model.state_spec is not None:
             if output.state is None:
-                raise ValueError(f"{name} has a state_spec but returned no state. Return Output(features, values, state).")
+                raise ValueError(
+                    f"{name} has a state_spec but returned no state. Return Output(features, values, state)."
+                )
             self.model.state_spec.to(self.device).check(output.state, f"{name}'s state")
+
+
+def _check_mask(mask: Spec, shapes: Mapping[str, Any], action_spec: Spec, name: str = ACTION_MASK) -> None:
+    """Raise ValueError unless a mask fits the logits that it is for; nested for Composite actions."""
+    if isinstance(mask, Composite):
+        for key, part in mask.items():
+            if not isinstance(shapes.get(key), Mapping):
+                raise ValueError(
+                    f"{name} masks {key!r}, which is no component of {action_spec}. Remove it, or rename it."
+                )
+            _check_mask(part, shapes[key], action_spec, f"{name}[{key!r}]")
+        return
+    logits = shapes.get("logits")
+    if not isinstance(logits, torch.Size):
+        raise ValueError(
+            f"The observation has {name!r}, but {action_spec} has no choices to mask. Remove it from the observation "
+            "spec, or make the action Categorical, MultiCategorical or Binary."
+        )
+    if mask.dtype != torch.bool or mask.shape.numel() != logits.numel():
+        raise ValueError(
+            f"{name} is {mask}, expected one bool per choice of {action_spec}. "
+            f"Try Binary(shape={tuple(logits)}, dtype=torch.bool), True where an action is allowed."
+        )
 
 
 def reset_where(ended: Tensor, state: Nested) -> Nested:
@@ -285,7 +313,11 @@ def reset_where(ended: Tensor, state: Nested) -> Nested:
     def reset(leaf: Tensor) -> Tensor:
         return torch.where(ended.reshape(-1, *[1] * (leaf.ndim - 1)), torch.zeros((), device=leaf.device), leaf)
 
-    return reset(state) if isinstance(state, Tensor) else state.apply(reset)
+    if isinstance(state, Tensor):
+        return reset(state)
+    after = state.apply(reset)
+    assert after is not None
+    return after
 
 
 def _join(steps: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -302,6 +334,10 @@ def _paths(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tupl
     for key, shape in shapes.items():
         found += _paths(shape, (*prefix, key)) if isinstance(shape, Mapping) else [((*prefix, key), torch.Size(shape))]
     return found
+
+
+def _is_subclass(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
 
 
 def _text(shape: torch.Size) -> str:

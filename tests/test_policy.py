@@ -236,3 +236,26 @@ def test_a_window_of_every_model_is_seen():
     policy = Policy(FLAT, CHOICE, model_cls=TransformerModel, model_config={"window": 4, "size": 16})
     assert policy.views.history == 3
     assert policy.views.windows == {"obs": 4}
+
+
+@pytest.mark.parametrize(
+    ("mask", "action", "message"),
+    [
+        (specs.Binary(2, dtype=torch.bool), specs.Categorical(3), "expected one bool per choice of .*Try Binary"),
+        (specs.Binary(3), specs.Categorical(3), "expected one bool per choice"),
+        (specs.Binary(3, dtype=torch.bool), specs.Unbounded(3), "has no choices to mask"),
+        (
+            specs.Composite(turn=specs.Binary(3, dtype=torch.bool)),
+            specs.Composite(move=specs.Categorical(3)),
+            "masks 'turn', which is no",
+        ),
+        (
+            specs.Composite(move=specs.Binary(2, dtype=torch.bool)),
+            specs.Composite(move=specs.Categorical(3)),
+            r"action_mask\['move'\] is",
+        ),
+    ],
+)
+def test_a_mask_that_does_not_fit_the_action_is_refused(mask, action, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(specs.Composite(action_mask=mask, x=specs.Unbounded(2)), action)
