@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -161,7 +161,8 @@ class Rollout:
             self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
         if terminated is not None or truncated is not None:
             self._allocate_ends()
-            assert self.is_last is not None and self.terminated is not None
+            assert self.is_last is not None
+            assert self.terminated is not None
             self.terminated[t] = False if terminated is None else terminated
             parts = [part for part in (terminated, truncated) if part is not None]
             ended = parts[0] if len(parts) == 1 else parts[0] | parts[1]
@@ -221,6 +222,7 @@ def collect(
         if on_step is not None:
             on_step(t)
     if rollout.state is not None:
+        assert isinstance(state, TensorDict)
         rollout.state.copy_(state)
     _store_values(policy, rollout, piece_size)
 
@@ -246,6 +248,6 @@ def _stored_action(policy: Policy) -> Nested:
 def _storage(sample: Nested, rows: int, num_envs: int) -> Nested:
     """Return zeros `[rows, num_envs, ...]` for samples like `[1, ...]`."""
     if isinstance(sample, TensorDict):
-        entries = {key: _storage(value, rows, num_envs) for key, value in sample.items()}
+        entries: dict[str, Any] = {str(key): _storage(sample[key], rows, num_envs) for key in sample.keys()}  # noqa: SIM118
         return TensorDict(entries, batch_size=[rows, num_envs], device=sample.device)
     return torch.zeros(rows, num_envs, *sample.shape[1:], dtype=sample.dtype, device=sample.device)
