@@ -150,7 +150,7 @@ class CapturedWork(Work):
             return
         self.calls += 1
         if self.refused or self.calls <= self.warm_up_calls:
-            self.work()
+            self._work_aside()
             return
         try:
             self._capture_and_check()
@@ -164,11 +164,19 @@ class CapturedWork(Work):
                 RuntimeWarning,
                 stacklevel=2,
             )
-            self.work()
+            self._work_aside()
 
     def invalidate(self) -> None:
         """Forget the graph; the next calls warm up and capture anew."""
         self.graph, self.calls = None, 0
+
+    def _work_aside(self) -> None:
+        """Do the work on a stream of its own, as it will be captured: autograd remembers the stream it first met."""
+        stream, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self.work()
+        current.wait_stream(stream)
 
     def _capture_and_check(self) -> None:
         """Do the work once, and keep a graph of it that gives the same result.
@@ -191,11 +199,15 @@ class CapturedWork(Work):
         replayed = [tensor.clone() for tensor in self.tensors()]
         _restore(self.tensors(), before)
         torch.cuda.set_rng_state(rng, self.device)
-        self.work()
-        eager = self.tensors()
-        for one, other in zip(replayed, eager, strict=True):
-            if not torch.allclose(one.double(), other.double(), rtol=1e-2, atol=1e-3, equal_nan=True):
-                raise RuntimeError(f"a replay differs from the eager result by {(one.double() - other.double()).abs().max()}.")
+        self._work_aside()
+        for one, other in zip(replayed, self.tensors(), strict=True):
+            difference = one.double() - other.double()
+            close = torch.isclose(one.double(), other.double(), rtol=1e-2, atol=1e-3, equal_nan=True)
+            # Not all: another kernel's rounding may tip a sampled action, and with it one environment.
+            if close.double().mean() < 0.99:
+                _restore(self.tensors(), before)  # the caller does the work once more
+                torch.cuda.set_rng_state(rng, self.device)
+                raise RuntimeError(f"a replay differs from the eager result by {difference.abs().max()}.")
         _restore(self.tensors(), replayed)
         self.graph = graph
 

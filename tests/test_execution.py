@@ -1,10 +1,10 @@
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from comparing import assert_same, snapshot, weights
+from comparing import snapshot, weights
 from envs import Endless, Episodes, Machine, Steering, Syncing
 
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
@@ -51,7 +51,17 @@ def fake_cuda(monkeypatch):
         def elapsed_time(self, other):
             return (other.time - self.time) * 1e3
 
+    class FakeStream:
+        def __init__(self, device):
+            self.device = device
+
+        def wait_stream(self, other):
+            assert other.device == self.device
+
     fakes = {
+        "Stream": FakeStream,
+        "current_stream": FakeStream,
+        "stream": nullcontext,
         "is_available": lambda: True,
         "device_count": lambda: 2,
         "CUDAGraph": FakeGraph,
@@ -123,7 +133,7 @@ def test_a_cpu_calls_the_work_itself():
     assert execution.device == torch.device("cpu")
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_num_threads() == 2
-    assert execution.piece_size == CPU_PIECE_SIZE
+    assert execution.piece_size == 2 * CPU_PIECE_SIZE
     assert Execution(DeviceSettings(piece_size=7, num_threads=1)).piece_size == 7
 
 
@@ -216,7 +226,9 @@ def test_work_that_cannot_be_captured_runs_eagerly_and_says_why_once(error):
     one = captured(work, [total])
     one()
     one()
-    with pytest.warns(RuntimeWarning, match="The work can't be captured as a CUDA graph and runs eagerly: operation not"):
+    with pytest.warns(
+        RuntimeWarning, match="The work can't be captured as a CUDA graph and runs eagerly: operation not"
+    ):
         one()
     one()
     one.invalidate()
@@ -239,9 +251,9 @@ def test_a_replay_that_differs_from_eager_is_refused():
     one()
     with pytest.warns(RuntimeWarning, match=r"a replay differs from the eager result by 9\d.*Python counters"):
         one()
-    before = total.clone()
+    assert total == 1 + 2 + calls[0]  # what the trials did is undone
     one()
-    assert total == before + calls[0]
+    assert total == 1 + 2 + calls[0] - 1 + calls[0]
 
 
 GRAPH_RUNS = {
@@ -278,7 +290,7 @@ def iterate(algorithm, count):
 
 
 @pytest.mark.parametrize("run", GRAPH_RUNS)
-def test_a_run_by_graphs_equals_an_eager_one(run, graphs_on_cpu):
+def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, graphs_on_cpu):
     algorithm_cls, env_cls, options = GRAPH_RUNS[run]
     results = []
     for graphs in (False, True):
@@ -289,7 +301,7 @@ def test_a_run_by_graphs_equals_an_eager_one(run, graphs_on_cpu):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
     used = [work for work in graphs_on_cpu if work.calls > 0]
-    assert len(used) == 2
+    assert len(used) == (3 if options.get("accumulate_grads") else 2)
     assert all(work.graph is not None and work.graph.replays > 2 for work in used)
 
 
@@ -446,4 +458,4 @@ def test_a_resumed_run_on_cuda_goes_on(tmp_path):
     on_cpu = Algorithm(Endless, **options)
     load_checkpoint(file, on_cpu)
     iterate(on_cpu, 1)
-    assert_same(on_cpu.env_steps, 9 * 48 - 4 * 48)
+    assert on_cpu.env_steps == 5 * 48
