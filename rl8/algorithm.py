@@ -5,18 +5,20 @@ One iteration is `collect` (fill the rollout) and `step` (advantages, then passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.advantages import gae, gae_endless
+from rl8.checks import unknown
 from rl8.distributions import Distribution
 from rl8.env import Env
-from rl8.execution import Execution
+from rl8.execution import Execution, Work
 from rl8.hyperparameters import Hyperparameters
 from rl8.losses import ppo_loss
 from rl8.models import Model
@@ -72,7 +74,13 @@ class Algorithm:
     """
 
     recurrent = False
-    defaults: Mapping[str, Any] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    _env_state: Nested | None  # where a captured graph reads and writes the environment's state
+    _rows: Tensor | slice  # places of the present minibatch
+    _collect: Work
+    _learn: Work
+    _apply: Work
 
     def __init__(
         self,
@@ -88,6 +96,7 @@ class Algorithm:
         device: str | torch.device | DeviceSettings = "cpu",
         **options: Any,
     ) -> None:
+        check_options(options)
         self.hparams = hparams = Hyperparameters.build({**self.defaults, **_within_limits(env_cls, options), **options})
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
         self.execution = Execution(settings, enable_amp=hparams.enable_amp, amp_dtype=hparams.amp_dtype)
@@ -107,7 +116,8 @@ class Algorithm:
         self.env_cls = env_cls
         self.env = env_cls(hparams.num_envs, hparams.horizon, device=self.device)
         if not isinstance(self.env, Env):
-            raise TypeError(f"{env_cls!r} made a {type(self.env).__name__}, which is no rl8.env.Env. Derive it from Env.")
+            made = type(self.env).__name__
+            raise TypeError(f"{env_cls!r} made a {made}, which is no rl8.env.Env. Derive it from Env.")
         self.env.validate()
         self.policy = Policy(
             self.env.observation_spec,
@@ -192,7 +202,8 @@ class Algorithm:
             self._env_state = self.env.state.clone()
             self._collect.invalidate()
         else:
-            self._env_state.copy_(self.env.state)
+            state: Any = self.env.state
+            self._env_state.copy_(state)
         self.env.state = self._env_state
 
     # --------------------------------------------------------------------------------------------------- update
@@ -228,7 +239,7 @@ class Algorithm:
 
     @torch.no_grad()
     def _prepare(self) -> Tensor:
-        """Scale rewards, compute advantages and returns; return the share of the returns' variance that values explain."""
+        """Scale rewards, compute advantages and returns; return the share of returns' variance that values explain."""
         hparams, rollout = self.hparams, self.rollout
         rewards = rollout.rewards
         if hparams.normalize_rewards:
@@ -270,11 +281,13 @@ class Algorithm:
         return target is not None and float(kl_div) > target  # host sync: decides whether the next minibatch runs
 
     def _minibatches(self) -> Iterator[Tensor | slice]:
-        """Yield the places of each minibatch's sequences: `[L, B]`, counted `t * N + n`, or consecutive ones as a slice."""
+        """Yield the places of each minibatch's sequences, `[L, B]`, counted `t * N + n`; a slice where consecutive."""
         hparams = self.hparams
         length, num_envs = hparams.seq_len, hparams.num_envs
         shuffle = hparams.shuffle_minibatches and hparams.num_minibatches > 1
-        if not shuffle and not self.policy.recurrent and not self.execution.graphs:
+        # A captured graph reads one place: the whole batch, or indices that change under it.
+        same_place = not self.execution.graphs or hparams.num_minibatches == 1
+        if not shuffle and not self.policy.recurrent and same_place:
             for start in range(0, hparams.batch_size, hparams.minibatch_size):
                 yield slice(start, start + hparams.minibatch_size)
             return
@@ -359,11 +372,16 @@ class Algorithm:
 
     def _set_up_work(self) -> None:
         """Make the pieces of work that CUDA can replay."""
-        self._env_state: Any = None
-        self._rows: Tensor | slice = slice(0, 0)
+        self._env_state = None
+        self._rows = slice(0, 0)
         self._collect = self.execution.replayed(self._collect_eagerly, "rollout", self._collect_tensors)
-        self._learn = self.execution.replayed(self._learn_eagerly, "update", self._learn_tensors)
-        self._apply = self.execution.replayed(self._apply_eagerly, "optimizer step", self._learn_tensors)
+        # A learning rate that is a number would be frozen into a graph, and a loss scaler asks the device for overflows.
+        live = all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
+        if live and not self.execution.scaler.is_enabled():
+            self._learn = self.execution.replayed(self._learn_eagerly, "update", self._learn_tensors)
+            self._apply = self.execution.replayed(self._apply_eagerly, "optimizer step", self._learn_tensors)
+        else:
+            self._learn, self._apply = Work(self._learn_eagerly), Work(self._apply_eagerly)
 
     def _collect_tensors(self) -> list[Tensor]:
         return _tensors([vars(self.rollout), self.env.state])
@@ -395,7 +413,7 @@ class Algorithm:
     # --------------------------------------------------------------------------------------------------- resume
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a later run needs to go on as if it had never stopped: tensors, numbers and plain containers."""
+        """Return all that a later run needs to go on as if it had never stopped, in plain containers."""
         rollout, kept = self.rollout, self.rollout.history + 1
         started = self.horizons > 0
         return {
@@ -459,7 +477,17 @@ class RecurrentAlgorithm(Algorithm):
     """PPO with an LSTM by default, gradients through 4 steps, and the state reset every 8 sequences."""
 
     recurrent = True
-    defaults = {"seq_len": 4, "seqs_per_state_reset": 8}
+    defaults: ClassVar[Mapping[str, Any]] = {"seq_len": 4, "seqs_per_state_reset": 8}
+
+
+def check_options(options: Iterable[str], others: Sequence[str] = ()) -> None:
+    """Raise TypeError for an option that is none of `Algorithm`'s; the message has the nearest of them and `others`."""
+    parameters = inspect.signature(Algorithm).parameters.values()
+    parts = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    names = [*parts, *(field.name for field in fields(Hyperparameters)), *others]
+    for name in options:
+        if name not in names:
+            raise TypeError(unknown("option", name, names))
 
 
 def reward_metrics(rewards: Tensor) -> Metrics:

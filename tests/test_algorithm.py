@@ -6,6 +6,7 @@ from comparing import weights
 from envs import Endless, Episodes, Machine, MaskedBandit, Steering
 from torch import nn
 from torch.distributions import TanhTransform, TransformedDistribution
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
 from rl8.algorithm import UPDATE_METRICS
@@ -70,7 +71,12 @@ def test_step_without_collect_says_so(build):
         (Algorithm, {"gama": 0.9}, TypeError, "Unknown option 'gama'. Did you mean 'gamma'"),
         (Algorithm, {"device": "tpu"}, ValueError, "device.device='tpu' is unknown"),
         (Algorithm, {"model_cls": LSTMModel}, ValueError, "algo=ppo trains feedforward.*Try algo=recurrent"),
-        (RecurrentAlgorithm, {"model_cls": MLPModel}, ValueError, "needs a model with memory, but MLPModel.*model=lstm"),
+        (
+            RecurrentAlgorithm,
+            {"model_cls": MLPModel},
+            ValueError,
+            "needs a model with memory, but MLPModel.*model=lstm",
+        ),
         (Algorithm, {"seq_len": 2}, ValueError, "seq_len=2 needs a model with memory.*Try algo.seq_len=1"),
         (Algorithm, {"sgd_minibatch_size": 5}, ValueError, "sgd_minibatch_size=5 does not divide.*e.g."),
         (Algorithm, {"distribution_cls": Normal}, ValueError, "Normal does not fit the action spec Categorical"),
@@ -91,14 +97,16 @@ def test_a_precision_that_a_model_cannot_compute_in_is_refused():
                 raise RuntimeError("no such kernel\nhint")
             raise RuntimeError("bug")
 
-    with pytest.raises(ValueError, match="Refusing can't compute in float16 on this cpu: no such kernel. Try algo.amp"):
+    with pytest.raises(
+        ValueError, match=r"Refusing can't compute in float16 on this cpu: no such kernel. Try algo.amp"
+    ):
         Algorithm(Episodes, model_cls=Refusing, enable_amp=True, amp_dtype="fp16", **SMALL)
     with pytest.raises(RuntimeError, match="bug"):
         Algorithm(Episodes, model_cls=Refusing, **SMALL)
 
 
 def test_what_makes_no_environment_is_refused():
-    with pytest.raises(TypeError, match="made a Linear, which is no rl8.env.Env. Derive it from Env"):
+    with pytest.raises(TypeError, match=r"made a Linear, which is no rl8.env.Env. Derive it from Env"):
         Algorithm(lambda num_envs, horizon, device: nn.Linear(1, 1), num_envs=8)
 
 
@@ -131,6 +139,32 @@ def test_every_kind_of_model_is_trained(model_cls, config):
     assert not torch.equal(weights(algorithm), before)
 
 
+class CountReads(TorchDispatchMode):
+    """Counts operations that wait for the device to tell the host a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket._qualified_op_name
+        self.reads += any(part in name for part in ("local_scalar", "nonzero", "equal", "masked_select", "is_same_size"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("env_cls", [Episodes, MaskedBandit, Machine, Steering])
+def test_an_iteration_never_waits_for_the_device(build, env_cls):
+    algorithm = build(env_cls, normalize_obs=True, sgd_minibatch_size=16, max_grad_norm=0.5, entropy_coeff=0.1)
+    iterate(algorithm)
+    with CountReads() as count:
+        algorithm.collect()
+        algorithm.step()
+    assert count.reads == 0
+    with CountReads() as count:
+        algorithm.env_steps += int(algorithm.rollout.rewards.sum())
+    assert count.reads == 1
+
+
 # -------------------------------------------------------------------------------------------------------- repeating
 
 
@@ -151,7 +185,9 @@ def test_collect_twice_with_one_seed_is_identical(build):
     for _ in range(2):
         torch.manual_seed(5)
         algorithm.collect()
-        rollouts.append([t.clone() for t in (algorithm.rollout.obs, algorithm.rollout.actions, algorithm.rollout.values)])
+        rollouts.append(
+            [t.clone() for t in (algorithm.rollout.obs, algorithm.rollout.actions, algorithm.rollout.values)]
+        )
     for one, other in zip(*rollouts, strict=True):
         assert torch.equal(one, other)
 
@@ -245,18 +281,19 @@ def test_any_piece_size_gives_the_same_update(build, minibatch_size, piece_size)
 @pytest.mark.parametrize("minibatch_size", [8, 32, 64])
 def test_trap_4_sequences_are_shuffled_whole(build, shuffle, minibatch_size):
     algorithm = build(sgd_minibatch_size=minibatch_size, shuffle_minibatches=shuffle)
-    L, N, T = algorithm.hparams.seq_len, 8, 8
+    length, num_envs, horizon = algorithm.hparams.seq_len, 8, 8
     orders = []
     for _ in range(2):
         visited = []
         for rows in algorithm._minibatches():
-            places = torch.arange(T * N)[rows].reshape(L, -1)
+            places = torch.arange(horizon * num_envs)[rows].reshape(length, -1)
             assert places.numel() == minibatch_size
-            assert (places // N % L == torch.arange(L).unsqueeze(1)).all()  # steps 0 ... L - 1 of one sequence
-            assert (places % N == places[0] % N).all()  # of one environment
-            assert (places // N // L == places[0] // N // L).all()
+            steps, envs = places // num_envs, places % num_envs
+            assert (steps % length == torch.arange(length).unsqueeze(1)).all()  # steps 0 ... L - 1 of one sequence
+            assert (steps // length == steps[0] // length).all()
+            assert (envs == envs[0]).all()
             visited += places.T.flatten().tolist()
-        assert sorted(visited) == list(range(T * N))
+        assert sorted(visited) == list(range(horizon * num_envs))
         orders.append(visited)
     assert (orders[0] != orders[1]) == (shuffle and minibatch_size < 64)
 
@@ -273,7 +310,7 @@ def test_trap_5_advantages_are_normalized_over_the_batch(build):
 
 
 def test_trap_5_one_sample_gives_no_nan():
-    with pytest.raises(ValueError, match="one sample has no std. Try algo.normalize_advantages=false"):
+    with pytest.raises(ValueError, match=r"one sample has no std. Try algo.normalize_advantages=false"):
         Algorithm(Steering, num_envs=1, horizon=1)
     for options in ({"horizon": 1, "normalize_advantages": False}, {"horizon": 2, "sgd_minibatch_size": 1}):
         algorithm = Algorithm(Steering, num_envs=1, **options)
@@ -335,9 +372,14 @@ class Extreme(Model):
 @pytest.mark.parametrize("mean", [-60, 0, 20, 60])
 def test_trap_8_squashed_actions_keep_an_accurate_logp(mean):
     algorithm = Algorithm(
-        Steering, num_envs=64, horizon=4, distribution_cls=SquashedNormal, model_cls=Extreme,
-        model_config={"mean": mean}, num_sgd_iters=1,
-    )  # fmt: skip
+        Steering,
+        num_envs=64,
+        horizon=4,
+        distribution_cls=SquashedNormal,
+        model_cls=Extreme,
+        model_config={"mean": mean},
+        num_sgd_iters=1,
+    )
     metrics = iterate(algorithm)
     stored = algorithm.rollout.actions
     assert (stored - mean).abs().mean() < 2  # before squashing
@@ -467,9 +509,12 @@ def test_target_kl_stops_early(build, accumulate):
     after = []
     for target in (None, 1e-6):
         algorithm = build(
-            sgd_minibatch_size=16, accumulate_grads=accumulate, num_sgd_iters=5, target_kl_div=target,
+            sgd_minibatch_size=16,
+            accumulate_grads=accumulate,
+            num_sgd_iters=5,
+            target_kl_div=target,
             optimizer_config={"lr": 1e-2},
-        )  # fmt: skip
+        )
         iterate(algorithm)
         after.append(int(next(iter(algorithm.optimizer.state.values()))["step"]))
     # the first minibatch (or pass) moves the policy, the second one measures how far and is the last
@@ -513,7 +558,9 @@ def test_any_optimizer_may_be_used(build):
 def test_gradients_are_clipped_by_their_norm(build):
     steps = {}
     for limit in (None, 1e-3):
-        algorithm = build(optimizer_cls=torch.optim.SGD, optimizer_config={"lr": 1.0}, max_grad_norm=limit, num_sgd_iters=1)
+        algorithm = build(
+            optimizer_cls=torch.optim.SGD, optimizer_config={"lr": 1.0}, max_grad_norm=limit, num_sgd_iters=1
+        )
         before = weights(algorithm)
         metrics = iterate(algorithm)
         steps[limit] = (weights(algorithm) - before).norm().item()

@@ -53,9 +53,15 @@ def test_gradients_flow_through_seq_len_steps_of_an_episode(env_cls, seq_len):
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_the_state_starts_from_zeros_and_goes_on(model_cls, num_layers):
     algorithm = RecurrentAlgorithm(
-        Endless, model_cls=model_cls, num_envs=4, horizon=4, horizons_per_env_reset=-1, seqs_per_state_reset=-1,
-        seq_len=2, model_config={"num_layers": num_layers, "hidden_size": 5},
-    )  # fmt: skip
+        Endless,
+        model_cls=model_cls,
+        num_envs=4,
+        horizon=4,
+        horizons_per_env_reset=-1,
+        seqs_per_state_reset=-1,
+        seq_len=2,
+        model_config={"num_layers": num_layers, "hidden_size": 5},
+    )
     for horizon in range(2):
         algorithm.collect()
         for key in model_cls.state_keys:
