@@ -1,4 +1,4 @@
-"""Files: a checkpoint to go on training from, and a policy to use elsewhere. Both load without running any code in them."""
+"""Files: a checkpoint to go on training from, and a policy to use elsewhere. Loading runs no code that is in them."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def load_policy(path: str | Path, *, model: Model | None = None, device: str | t
     saved = _read(Path(path), "policy", "weights", "the policy.pt of a run's folder")
     if model is None and saved["model_config"] is None:
         raise ValueError(
-            f"The model of {path} was handed over ready-made, so the file can't say how to build it. Build one like it: "
-            f"load_policy({str(path)!r}, model={saved['model_cls'].rpartition('.')[2]}(...))."
+            f"The model of {path} was handed over ready-made, so the file can't say how to build it. Build one like "
+            f"it: load_policy({str(path)!r}, model={saved['model_cls'].rpartition('.')[2]}(...))."
         )
     policy = Policy(
         _rebuild(saved["observation_spec"]).to(device),
@@ -108,7 +108,7 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     torch.save(content, partial)
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 
@@ -118,7 +118,9 @@ def _read(path: Path, kind: str, key: str, advice: str) -> dict[str, Any]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
-        raise ValueError(f"{path} can't be read as a {kind}: it is damaged or of another kind. Try {advice}.") from error
+        raise ValueError(
+            f"{path} can't be read as a {kind}: it is damaged or of another kind. Try {advice}."
+        ) from error
     if not isinstance(saved, dict) or key not in saved or saved.get("format") != FORMAT:
         raise ValueError(f"{path} is no {kind} of this version of rl8. Try {advice}.")
     return saved
@@ -161,5 +163,5 @@ def _rebuild(described: Mapping[str, Any]) -> Spec:
         return Composite({key: _rebuild(child) for key, child in described["entries"].items()})
     kinds = {cls.__name__: cls for cls in (Unbounded, Bounded, Categorical, MultiCategorical, Binary)}
     arguments = {**described["arguments"], "dtype": getattr(torch, described["arguments"]["dtype"])}
-    spec: Spec = kinds[described["kind"]](**arguments)  # type: ignore[abstract]
+    spec: Spec = kinds[described["kind"]](**arguments)
     return spec

@@ -142,7 +142,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             load_checkpoint(file, algorithm)
-    with pytest.raises(ValueError, match="is no policy of this version of rl8. Try the policy.pt of a run's folder"):
+    with pytest.raises(ValueError, match=r"is no policy of this version of rl8. Try the policy.pt of a run's folder"):
         load_policy(save_checkpoint(tmp_path / "checkpoint.pt", algorithm))
 
 
@@ -226,7 +226,7 @@ def test_a_policy_whose_class_is_gone_says_which(tmp_path):
         pass
 
     file = save_policy(tmp_path / "policy.pt", Algorithm(Episodes, model_cls=Local, **SMALL))
-    with pytest.raises(ValueError, match="needs .*Local, which can't be imported here. Put its file on the path"):
+    with pytest.raises(ValueError, match=r"needs .*Local, which can't be imported here. Put its file on the path"):
         load_policy(file)
 
 
@@ -234,7 +234,7 @@ def test_a_loaded_class_that_is_no_model_is_not_called(tmp_path):
     file = save_policy(tmp_path / "policy.pt", Algorithm(Episodes, **SMALL))
     content = torch.load(file, weights_only=True)
     torch.save({**content, "model_cls": "os.getcwd"}, file)
-    with pytest.raises(TypeError, match="no subclass of rl8.models.Model"):
+    with pytest.raises(TypeError, match=r"no subclass of rl8.models.Model"):
         load_policy(file)
 
 
