@@ -6,7 +6,6 @@ MLflow is imported inside the functions: it takes seconds, and `rl8 --help` must
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
@@ -294,10 +293,9 @@ def _creation_lock(uri: str) -> Iterator[None]:
         return
     from filelock import FileLock
 
-    # in the temporary folder, so that no lock file is left beside the user's database
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    # One per user, in the temporary folder: no lock file is left beside the database, nor one per database anywhere.
     owner = os.getuid() if hasattr(os, "getuid") else "all"
-    lock = FileLock(Path(tempfile.gettempdir()) / f"rl8-mlflow-{owner}-{digest}.lock")
+    lock = FileLock(Path(tempfile.gettempdir()) / f"rl8-mlflow-{owner}.lock")
     file = sqlite_file(uri)
     with lock:
         # The creator holds the lock until the tables are there: a file seen from inside is complete, and opening it
