@@ -219,6 +219,8 @@ class LiveView(View):
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._handlers: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
+        self._stream = stream
+        self._hides_control_echo = False
 
     def start(self, info: Mapping[str, str]) -> None:
         """Draw the panel and keep it up to date."""
@@ -233,6 +235,8 @@ class LiveView(View):
             if isinstance(handler, logging.StreamHandler) and handler.stream in streams:
                 self._handlers.append((handler, handler.stream))
                 handler.setStream(getattr(sys, streams[handler.stream]))
+        # the "^C" that a terminal echoes would push the panel down a line
+        self._hides_control_echo = _set_control_echo(self._stream, on=False)
         atexit.register(self.close)
 
     def update(self, metrics: Mapping[str, float], progress: float | None) -> None:
@@ -264,6 +268,8 @@ class LiveView(View):
             handler.setStream(stream)
         self._handlers.clear()
         live.stop()
+        if self._hides_control_echo:
+            _set_control_echo(self._stream, on=True)
 
     def render(self) -> RenderableType:
         """Return the panel as it is now."""
@@ -384,6 +390,25 @@ def _grid(*columns: tuple[int | None, int]) -> Table:
     for width, ratio in columns:
         grid.add_column(width=width, ratio=ratio or None, no_wrap=True, overflow="ellipsis")
     return grid
+
+
+def _set_control_echo(stream: TextIO, *, on: bool) -> bool:
+    """Choose whether a terminal echoes Ctrl-C as `^C`; return whether that was a change."""
+    try:
+        import termios
+
+        terminal = stream.fileno()
+        # the kernel stops a background process that changes the settings of its terminal
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            return False
+        settings = termios.tcgetattr(terminal)
+        if bool(settings[3] & termios.ECHOCTL) == on:
+            return False
+        settings[3] ^= termios.ECHOCTL
+        termios.tcsetattr(terminal, termios.TCSANOW, settings)
+    except Exception:  # no terminal, not our terminal, not Unix: a matter of looks only
+        return False
+    return True
 
 
 def _text(text: str, style: str = "", justify: Literal["left", "right"] = "left") -> Text:

@@ -106,8 +106,8 @@ class Readings:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the stop condition is met at the present pace; None if that cannot be told."""
-        if self.progress is None or len(self._recent) < 2:
+        """Seconds until the stop condition is met at the present pace; None if that cannot be told, or is past."""
+        if self.progress is None or self.progress >= 1.0 or len(self._recent) < 2:
             return None
         (first, before, _), (last, after, _) = self._recent[0], self._recent[-1]
         if after <= before or last <= first:

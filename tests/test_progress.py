@@ -3,6 +3,7 @@ import logging
 import os
 import re
 import sys
+import termios
 import threading
 
 import pytest
@@ -179,8 +180,8 @@ def test_the_panel_fits_eighty_columns(clock):
         "│  ━━━━━━━━━━━━━━━━━━━━━╸                                   40%     0:30 left  │",
         "│  327,680 env steps · until env/steps >= 800,000         16.4k transitions/s  │",
         "│                                                                              │",
-        "│  return        -1.500  ▁▅▆▇▇▇██████████████          best -1.500             │",
-        "│  evaluation    -1.250  ▁▅▆▇▇█████                    best -1.250             │",
+        "│  return        -1.500  ▁▅▆▇▇▇██████████████       best -1.500                │",
+        "│  evaluation    -1.250  ▁▅▆▇▇▇████                 best -1.250                │",
         "│                                                                              │",
         "│  policy loss -0.0123    KL          0.00831    learning rate 0.001           │",
         "│  value loss  0.0341     clipped     12%        iteration     40              │",
@@ -272,6 +273,30 @@ def test_the_terminal_is_given_back_when_training_fails(terminal, clock):
     raw = read()
     assert raw.rindex("\x1b[?25h") > raw.rindex("\x1b[?25l")
     assert "16,384 env steps" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw)
+
+
+def test_ctrl_c_is_not_echoed_into_the_panel(terminal, clock, monkeypatch):
+    stream, _ = terminal
+
+    def echoes():
+        return bool(termios.tcgetattr(stream.fileno())[3] & termios.ECHOCTL)
+
+    with make_view("live", title="t", stream=stream, clock=clock) as view:
+        view.start({})
+        assert echoes()  # not the terminal of this process: left alone
+    monkeypatch.setattr(os, "tcgetpgrp", lambda terminal: os.getpgrp())
+    for _ in range(2):
+        with make_view("live", title="t", stream=stream, clock=clock) as view:
+            view.start({})
+            assert not echoes()
+            with make_view("live", title="t", stream=stream, clock=clock) as second:
+                second.start({})
+            assert not echoes()  # it was off before, so the second view leaves it off
+        assert echoes()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda terminal: os.getpgrp() + 1)
+    with make_view("live", title="t", stream=stream, clock=clock) as view:
+        view.start({})
+        assert echoes()  # a background process
 
 
 def test_logs_go_above_the_panel_and_handlers_are_restored(terminal, clock, monkeypatch):

@@ -84,6 +84,8 @@ def test_time_left_follows_the_present_pace(clock):
     assert readings.left is None  # it goes backwards
     step(readings, clock, 81, 3000, None)
     assert readings.left is None
+    step(readings, clock, 82, 9000, 1.0)
+    assert readings.left is None
 
 
 def test_metrics_keep_their_last_value(clock):
