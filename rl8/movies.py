@@ -52,6 +52,7 @@ def film_strip(
     *,
     count: int = 8,
     columns: int | None = None,
+    width: int = 240,
     captions: Sequence[str] | None = None,
 ) -> Path:
     """Write frames side by side in one PNG, `count` of them spread evenly from the first to the last.
@@ -61,6 +62,7 @@ def film_strip(
         path: The file to write.
         count: How many frames to show, at least 1.
         columns: Frames per row; None puts all in one row.
+        width: Pixels that a frame is wide at most; wider ones are made smaller.
         captions: A text for each of `frames`, written below it; None writes none.
 
     Returns:
@@ -68,9 +70,9 @@ def film_strip(
 
     Raises:
         ValueError: If there are no frames, one is no RGB picture of the same size, there are not as many captions as
-            frames, or `count` or `columns` is below 1.
+            frames, or `count`, `columns` or `width` is below 1.
     """
-    for name, value in (("count", count), ("columns", columns)):
+    for name, value in (("count", count), ("columns", columns), ("width", width)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r} is out of range. Accepted: an integer >= 1. Try {name}=8.")
     if captions is not None and len(captions) != len(frames):
@@ -81,7 +83,11 @@ def film_strip(
     count = min(count, len(images))
     chosen = [round(i * (len(images) - 1) / max(count - 1, 1)) for i in range(count)]
     texts = [captions[index] for index in chosen] if captions is not None else None
-    strip = _strip([images[index] for index in chosen], columns or count, texts)
+    pictures = [images[index] for index in chosen]
+    if images[0].width > width:
+        height = max(1, round(images[0].height * width / images[0].width))
+        pictures = [image.resize((width, height)) for image in pictures]
+    strip = _strip(pictures, columns or count, texts)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     strip.save(path, format="PNG", optimize=True)
     return Path(path)

@@ -283,7 +283,8 @@ def _figure(title: str, subtitle: str, panels: int) -> tuple[Figure, list[Axes]]
     columns = 2 if panels == 4 else min(panels, 3)
     rows = -(-panels // columns)
     width, height = (8.0 if panels == 1 else 5.0 * columns), 0.7 + 3.9 * rows  # inches
-    layout = ConstrainedLayoutEngine(rect=(0.01, 0.01, 0.97, 0.98 - 0.62 / height))
+    header = 0.62 if subtitle else 0.42
+    layout = ConstrainedLayoutEngine(rect=(0.01, 0.01, 0.97, 0.98 - header / height))
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
     figure.text(0.02, 1 - 0.16 / height, title, va="top", color=_INK, fontsize=14, fontweight="bold")
     figure.text(0.02, 1 - 0.44 / height, subtitle, va="top", color=_SOFT, fontsize=9.5)

@@ -67,6 +67,9 @@ def test_film_strip_in_rows_with_captions(tmp_path):
         assert image.size == (126, 3 * (40 + 6 + 11 + 6) - 6)
         below = image.crop((0, 41, 60, 57)).convert("L")
         assert below.getextrema()[0] < 200  # ink
+    small = film_strip(frames(3), tmp_path / "small.png", width=30)
+    with Image.open(small) as image:
+        assert image.size == (3 * 30 + 2 * 6, 20)
     one = film_strip(frames(4), tmp_path / "one.png", count=1)
     with Image.open(one) as image:
         assert image.size == (60, 40)
@@ -95,5 +98,7 @@ def test_numbers_out_of_range(tmp_path):
         film_strip(frames(2), tmp_path / "a.png", count=0)
     with pytest.raises(ValueError, match="columns=0 is out of range"):
         film_strip(frames(2), tmp_path / "a.png", columns=0)
+    with pytest.raises(ValueError, match=r"width=0 is out of range\. Accepted: an integer >= 1"):
+        film_strip(frames(2), tmp_path / "a.png", width=0)
     with pytest.raises(ValueError, match="captions has 1 texts for 2 frames"):
         film_strip(frames(2), tmp_path / "a.png", captions=["one"])
