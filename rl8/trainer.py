@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rl8 import data, movies, plots
-from rl8.algorithm import UPDATE_METRICS, Algorithm, Metrics, RecurrentAlgorithm
+from rl8.algorithm import UPDATE_METRICS, Algorithm, Metrics, RecurrentAlgorithm, check_options
 from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
-from rl8.checks import unknown
+from rl8.checks import check_range, unknown
 from rl8.conditions import Condition, Never, Or
 from rl8.env import Env
 from rl8.evaluation import Evaluator
@@ -87,6 +87,7 @@ class Trainer:
                 raise TypeError(f"The algorithm is ready-made, so {', '.join(options)} would have no effect. Drop it.")
             self.algorithm = env
         else:
+            check_options(options, SETTINGS)
             self.algorithm = self.algorithm_cls(env, **options)
         self.stop_conditions = tuple(stop_conditions)
         self.overrides = tuple(overrides)
@@ -190,14 +191,15 @@ class Trainer:
         """
         conditions = self.stop_conditions if stop_conditions is None else tuple(stop_conditions)
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
+        check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
         _check_keys(stop, evaluates=steps_per_eval is not None)
-        stop.reset()
         resumed, self._resumed = self._resumed, {}
-        if "stop" in resumed:
-            stop.load_state_dict(resumed["stop"])
+        same_stop = _go_on(stop, resumed.get("stop"))
         tracker = self._start_tracker(stop, resumed.get("run_id"))
         view = self._start_view(tracker, stop)
+        if not same_stop:
+            view.message("The stop condition is another than the checkpoint's, so it counts from here on.")
         metrics: dict[str, float] = {}
         try:
             with _stop_signals() as signals:
@@ -214,17 +216,18 @@ class Trainer:
                     self._checkpoint()
                     if met:
                         break
+                self.stopped_by = signals[0] if signals else None
                 if not evaluated and metrics:
-                    metrics |= self.eval(eval_env_config)
-                    self._record(metrics, tracker)
-                    view.update(metrics, stop.progress(metrics))
-            self.stopped_by = signals[0] if signals else None
-            reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.describe()
-            self._finish(metrics, tracker, view, reason, eval_env_config)
+                    final = self.eval(eval_env_config)
+                    metrics |= final
+                    self._record(final, tracker)
+                    view.update(final, stop.progress(metrics))
+                reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.describe()
+                self._finish(metrics, tracker, view, reason, eval_env_config)
         except BaseException as error:
             view.close()
             if tracker is not None:
-                tracker.finish("FAILED", error=f"{type(error).__name__}: {error}")
+                tracker.finish("FAILED", error="".join(traceback.format_exception(error)))
             raise
         return metrics
 
@@ -328,7 +331,7 @@ class Trainer:
             "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
             "until": stop.describe(),
         }
-        view.start(info | ({"recorded in": tracker.where} if tracker is not None else {}))
+        view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))
         return view
 
     def _title(self) -> str:
@@ -375,7 +378,7 @@ def _check_finite(metrics: Mapping[str, float]) -> None:
 
 def _check_keys(stop: Condition, *, evaluates: bool) -> None:
     """Raise ValueError if a condition watches a metric that no iteration will ever have."""
-    for key in stop.keys():
+    for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
         if key not in METRICS and key not in EVAL_METRICS:
             raise ValueError(unknown("metric in a stop condition", key, [*METRICS, *EVAL_METRICS]))
         if key in EVAL_METRICS and not evaluates:
@@ -383,6 +386,19 @@ def _check_keys(stop: Condition, *, evaluates: bool) -> None:
                 f"The stop condition watches {key}, but evaluation only happens at the end. "
                 "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."
             )
+
+
+def _go_on(stop: Condition, state: Mapping[str, Any] | None) -> bool:
+    """Let a condition go on from a checkpoint's state, or start anew; return whether it fits the checkpoint."""
+    stop.reset()
+    if state is None:
+        return True
+    try:
+        stop.load_state_dict(state)
+    except ValueError:  # resumed with another condition, to train on
+        stop.reset()
+        return False
+    return True
 
 
 @contextmanager

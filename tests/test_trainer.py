@@ -1,0 +1,456 @@
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from comparing import assert_same, weights
+from envs import Endless, Episodes, GoesBad, Steering
+from PIL import Image
+
+from rl8 import Algorithm, RecurrentTrainer, Trainer, data
+from rl8.checkpoint import load_checkpoint, load_policy
+from rl8.conditions import EnvSteps, HitsLowerBound, HitsUpperBound, Plateaus
+from rl8.env import DiscreteDummyEnv
+from rl8.store import open_store
+from rl8.trainer import EVAL_METRICS, METRICS, _stop_signals
+
+SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}, "eval_num_envs": 4}
+QUIET = {**SMALL, "track": False, "view": "none", "render": False}
+BATCH = 64  # env steps per iteration
+MEASURED = ("profiling/", "memory/")  # metrics that no two runs share
+
+
+@pytest.fixture(autouse=True)
+def _workdir(workdir):
+    """Write files in a folder of the test's own."""
+
+
+def runs_of(folder):
+    """Return a client of the store in a folder, and its runs."""
+    client = open_store(f"sqlite:///{folder}/mlflow.db").client
+    experiment = client.get_experiment_by_name("rl8")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def artifacts(run):
+    """Return the folder of a run's files."""
+    return Path(run.info.artifact_uri.removeprefix("file://"))
+
+
+def comparable(history):
+    return [{name: v for name, v in metrics.items() if not name.startswith(MEASURED)} for metrics in history]
+
+
+# ------------------------------------------------------------------------------------------------ options and parts
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "error", "message"),
+    [
+        (Endless, {"gama": 0.9}, TypeError, "Unknown option 'gama'. Did you mean 'gamma'"),
+        (Endless, {"steps_per_evl": 3}, TypeError, "Unknown option 'steps_per_evl'. Did you mean 'steps_per_eval'"),
+        (Endless, {"optimizer": "sgd"}, TypeError, "Unknown option 'optimizer'. Did you mean 'optimizer_c"),
+        (Endless, {"steps_per_eval": 0}, ValueError, "trainer.steps_per_eval=0 is out of range"),
+        (
+            Endless,
+            {"resume": "nowhere.pt"},
+            ValueError,
+            "There is no checkpoint at nowhere.pt. Try trainer.resume=null",
+        ),
+        (
+            Algorithm(Endless, num_envs=2, horizon=2),
+            {"gamma": 0.9},
+            TypeError,
+            "ready-made, so gamma would have no effec",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(env, options, error, message):
+    with pytest.raises(error, match=message):
+        Trainer(env, **{"track": False, "view": "none", **options})
+
+
+def test_step_returns_all_metrics_as_numbers():
+    trainer = Trainer(Endless, **QUIET)
+    for iteration in (1, 2):
+        metrics = trainer.step()
+        assert set(metrics) == set(METRICS)
+        assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
+        assert metrics[data.ENV_STEPS] == iteration * BATCH
+        assert metrics[data.ITERATIONS] == metrics[data.ENV_RESETS] == iteration
+        speed = BATCH / (metrics[data.COLLECT_MS] + metrics[data.STEP_MS]) * 1e3
+        assert metrics[data.TRANSITIONS_PER_S] == pytest.approx(speed)
+    assert len(trainer.history) == 2
+
+
+def test_every_metric_has_one_name():
+    names = [value for name, value in vars(data).items() if name.isupper() and "/" in value]
+    assert set(names) <= {*METRICS, *EVAL_METRICS}
+
+
+def test_eval_is_deterministic_and_of_its_own_size():
+    trainer = Trainer(Steering, **{**QUIET, "eval_horizon": 3, "eval_num_envs": 5})
+    first = trainer.eval()
+    assert set(first) == set(EVAL_METRICS)
+    assert trainer.eval()["eval/returns/mean"] == first["eval/returns/mean"]
+    assert trainer.eval(deterministic=False)["eval/returns/mean"] != first["eval/returns/mean"]
+    assert trainer._evaluation().rollout.rewards.shape == (3, 5)
+    sampling = Trainer(Steering, eval_deterministic=False, **QUIET)
+    assert sampling.eval()["eval/rewards/std"] > 0
+
+
+def test_a_ready_algorithm_is_trained():
+    algorithm = Algorithm(Endless, num_envs=8, horizon=8, model_config={"hiddens": [4]})
+    trainer = Trainer(algorithm, view="none", track=False, render=False)
+    trainer.run(stop_conditions=[EnvSteps(1)])
+    assert trainer.algorithm is algorithm
+    assert algorithm.iterations == 1
+    policy = load_policy(trainer.output_dir / "policy.pt")  # it knows how the model was built
+    assert torch.equal(weights(algorithm), torch.nn.utils.parameters_to_vector(policy.parameters()))
+
+
+# ------------------------------------------------------------------------------------------------- settings of resets
+
+
+def noises(trainer):
+    """Return a list that the noise of each reset is added to: (training's, evaluation's)."""
+    seen = {"train": [], "eval": []}
+    for kind, env in (("train", trainer.algorithm.env), ("eval", trainer._evaluation().env)):
+
+        def reset(*, config=None, kind=kind, env=env):
+            obs = type(env).reset(env, config=config)
+            seen[kind].append(round(env.noise.item(), 3))
+            return obs
+
+        env.reset = reset
+    return seen
+
+
+def test_settings_of_a_run_and_of_a_step():
+    trainer = Trainer(Endless, env_config={"noise": 2.0}, eval_env_config={"noise": 3.0}, **QUIET)
+    seen = noises(trainer)
+    trainer.step()
+    trainer.step({"noise": 4.0})
+    trainer.step()
+    trainer.eval()
+    trainer.eval({"noise": 5.0})
+    trainer.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    trainer.run(
+        stop_conditions=[EnvSteps(7 * BATCH)],
+        env_config={"noise": 6.0},
+        eval_env_config={"noise": 7.0},
+        steps_per_eval=1,
+    )
+    assert seen == {"train": [2.0, 4.0, 2.0, 2.0, 2.0, 6.0, 6.0], "eval": [3.0, 5.0, 3.0, 7.0, 7.0]}
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_run_evaluates_every_k_iterations_and_at_the_end():
+    trainer = Trainer(Endless, steps_per_eval=2, **QUIET)
+    metrics = trainer.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    evaluated = ["eval/returns/mean" in each for each in trainer.history]
+    assert evaluated == [False, True, False, True, True]
+    assert metrics == trainer.history[-1]
+    assert set(metrics) == {*METRICS, *EVAL_METRICS}
+    trainer = Trainer(Endless, **QUIET)
+    trainer.run(stop_conditions=[EnvSteps(3 * BATCH)])
+    assert ["eval/returns/mean" in each for each in trainer.history] == [False, False, True]
+
+
+def test_evaluating_more_often_does_not_change_training():
+    histories = []
+    for steps_per_eval in (None, 1):
+        torch.manual_seed(1)
+        trainer = Trainer(Episodes, normalize_obs=True, horizons_per_env_reset=-1, **QUIET)
+        trainer.run(stop_conditions=[EnvSteps(4 * BATCH)], steps_per_eval=steps_per_eval)
+        histories.append(comparable([{k: v for k, v in m.items() if k in METRICS} for m in trainer.history]))
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "iterations"),
+    [
+        ([EnvSteps(2 * BATCH + 1)], 3),
+        ([EnvSteps(1000), HitsUpperBound("returns/mean", -1e9)], 1),
+        ([HitsLowerBound("eval/returns/mean", 1e9)], 2),  # evaluated every second iteration
+        ([lambda metrics: metrics["algorithm/steps"] >= 4], 4),
+        ([Plateaus("coefficients/vf", patience=3)], 4),
+    ],
+)
+def test_a_run_ends_when_any_condition_is_met(conditions, iterations):
+    trainer = Trainer(Endless, steps_per_eval=2, stop_conditions=conditions, **QUIET)
+    trainer.run()
+    assert trainer.algorithm.iterations == iterations
+    assert trainer.stopped_by is None
+
+
+def test_a_second_run_goes_on_and_counts_its_conditions_anew():
+    trainer = Trainer(Endless, **QUIET)
+    condition = Plateaus("coefficients/vf", patience=2)
+    for iterations in (3, 6):
+        trainer.run(stop_conditions=[condition])
+        assert trainer.algorithm.iterations == iterations
+    trainer.run(stop_conditions=[EnvSteps(8 * BATCH), condition])
+    assert [metrics[data.ENV_STEPS] for metrics in trainer.history] == [BATCH * n for n in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("key", "steps_per_eval", "message"),
+    [
+        ("returns/men", None, "metric in a stop condition 'returns/men'. Did you mean 'returns/mean'"),
+        ("eval/returns/mean", None, r"only happens at the end. Try trainer.steps_per_eval=10 \(in Python: steps_per"),
+        ("eval/return/mean", 2, "Did you mean 'eval/returns/mean'"),
+    ],
+)
+def test_conditions_on_metrics_that_there_are_not_are_refused(key, steps_per_eval, message):
+    trainer = Trainer(Endless, **QUIET)
+    with pytest.raises(ValueError, match=message):
+        trainer.run(stop_conditions=[HitsUpperBound(key, 0.0)], steps_per_eval=steps_per_eval)
+    with pytest.raises(ValueError, match=r"steps_per_eval=0 is out of range.*Try steps_per_eval=10"):
+        trainer.run(stop_conditions=[EnvSteps(1)], steps_per_eval=0)
+    assert trainer.history == []
+
+
+@pytest.mark.parametrize("reward", ["nan", "inf", "-inf"])
+def test_rewards_that_are_not_finite_end_the_run_with_the_reason(reward, monkeypatch):
+    monkeypatch.setattr(GoesBad, "reward", float(reward))
+    trainer = Trainer(GoesBad, horizons_per_env_reset=-1, **QUIET)
+    message = "returns/mean is nan after 128 env steps.*The environment gave rewards that are infinite or NaN"
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.run(stop_conditions=[EnvSteps(10 * BATCH)])
+    assert len(trainer.history) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
+    trainer = Trainer(Endless, **QUIET)
+    with torch.no_grad():
+        next(trainer.algorithm.policy.model.value_head.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"losses/total is nan after 64 env steps.*Try a lower learning rate"):
+        trainer.run(stop_conditions=[EnvSteps(10 * BATCH)])
+
+
+@pytest.mark.parametrize("trainer_cls", [Trainer, RecurrentTrainer])
+def test_files_of_a_run(trainer_cls):
+    options = {**QUIET, "render": True}
+    if trainer_cls is RecurrentTrainer:
+        options["model_config"] = {"hidden_size": 4}
+    trainer = trainer_cls(DiscreteDummyEnv, output_dir="here", steps_per_checkpoint=1, **options)
+    trainer.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    files = {file.name: file for file in Path("here").iterdir()}
+    assert sorted(files) == ["checkpoint.pt", "learning_curve.png", "policy.gif", "policy.png", "policy.pt"]
+    for name in ("learning_curve.png", "policy.gif", "policy.png"):
+        with Image.open(files[name]) as image:
+            image.verify()
+    policy = load_policy(files["policy.pt"])
+    assert_same(dict(policy.state_dict()), dict(trainer.algorithm.policy.state_dict()))
+    assert policy.recurrent == (trainer_cls is RecurrentTrainer)
+    assert load_checkpoint(files["checkpoint.pt"], trainer.algorithm)["run_id"] is None
+
+
+def test_checkpoints_are_written_every_k_iterations(monkeypatch):
+    trainer = Trainer(Endless, steps_per_checkpoint=2, **QUIET)
+    saved = []
+    monkeypatch.setattr(Trainer, "save", lambda self, path: saved.append(self.algorithm.iterations) or Path(path))
+    trainer.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    assert saved == [2, 4, 5]
+
+
+def test_files_go_to_a_folder_of_the_day_by_default():
+    assert Trainer(Endless, **QUIET).output_dir.parts[0] == "outputs"
+
+
+def test_a_run_outside_the_main_thread(capsys):
+    trainer = Trainer(Endless, **{**QUIET, "view": "plain"})
+    thread = threading.Thread(target=trainer.run, kwargs={"stop_conditions": [EnvSteps(BATCH)]})
+    thread.start()
+    thread.join()
+    assert trainer.algorithm.iterations == 1
+    shown = capsys.readouterr().out
+    assert "Endless" in shown
+    assert "8 envs x 8 steps" in shown
+    assert "policy.pt" in shown
+
+
+# ------------------------------------------------------------------------------------------------------------ resume
+
+
+@pytest.mark.parametrize("trainer_cls", [Trainer, RecurrentTrainer])
+def test_trap_11_a_run_resumed_through_the_settings_equals_an_unbroken_one(trainer_cls):
+    options = {**QUIET, "normalize_obs": True, "horizons_per_env_reset": 3, "steps_per_eval": 2}
+    options["lr_schedule"] = [[0, 1e-3], [4 * BATCH, 1e-4]]
+    if trainer_cls is RecurrentTrainer:
+        options["model_config"] = {"hidden_size": 8}
+    torch.manual_seed(1)
+    unbroken = trainer_cls(Episodes, **options)
+    unbroken.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    torch.manual_seed(1)
+    first = trainer_cls(Episodes, output_dir="first", **options)
+    first.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    torch.manual_seed(2)
+    second = trainer_cls(Episodes, resume="first/checkpoint.pt", **options)
+    second.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    assert comparable(first.history + second.history) == comparable(unbroken.history)
+    assert_same(second.algorithm.state_dict(), unbroken.algorithm.state_dict())
+
+
+def test_a_resumed_run_counts_on_where_its_stop_condition_stood(capsys):
+    first = Trainer(Endless, output_dir="first", **QUIET)
+    first.run(stop_conditions=[Plateaus("coefficients/vf", patience=3), EnvSteps(2 * BATCH)])
+    second = Trainer(Endless, resume="first/checkpoint.pt", output_dir="second", **QUIET)
+    second.run(stop_conditions=[Plateaus("coefficients/vf", patience=3), EnvSteps(9 * BATCH)])
+    assert second.algorithm.iterations == 4
+    third = Trainer(Endless, resume="second/checkpoint.pt", **{**QUIET, "view": "plain"})
+    third.run(stop_conditions=[Plateaus("coefficients/vf", patience=1)])
+    assert third.algorithm.iterations == 6
+    assert "The stop condition is another than the checkpoint's, so it counts from here on" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------ MLflow
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_is_recorded_and_a_resumed_one_goes_on_in_it(workdir):
+    options = {**QUIET, "track": True, "gamma": 0.9, "run_name": "mine", "steps_per_eval": 2}
+    trainer = Trainer(Endless, output_dir="first", **options)
+    trainer.run(stop_conditions=[EnvSteps(3 * BATCH)])
+    resumed = Trainer(Endless, output_dir="second", resume="first/checkpoint.pt", **options)
+    resumed.run(stop_conditions=[EnvSteps(4 * BATCH)])
+    client, (run,) = runs_of(workdir)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "mine"
+    assert run.data.params["algo.gamma"] == "0.9"
+    assert run.data.params["model.hiddens"] == "[16]"
+    assert run.data.params["env._target_"] == "envs.Endless"
+    assert "env/steps" in run.data.tags["stop"]
+    assert "env/steps" in run.data.tags["stop_reason"]
+    assert {*METRICS, *EVAL_METRICS} <= set(run.data.metrics)
+    for name in ("returns/mean", "losses/total"):
+        recorded = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+        history = trainer.history + resumed.history
+        assert recorded == [(metrics[data.ENV_STEPS], pytest.approx(metrics[name])) for metrics in history]
+    evaluations = client.get_metric_history(run.info.run_id, "eval/returns/mean")
+    assert [metric.step for metric in evaluations] == [2 * BATCH, 3 * BATCH, 4 * BATCH]
+    names = {file.name for file in artifacts(run).iterdir()}
+    assert {"policy.pt", "checkpoint.pt", "learning_curve.png"} <= names
+    assert load_policy(artifacts(run) / "policy.pt").recurrent is False
+
+
+@pytest.mark.usefixtures("store")
+def test_a_failing_run_is_marked_with_its_error(workdir):
+    trainer = Trainer(GoesBad, horizons_per_env_reset=-1, **{**QUIET, "track": True})
+    with pytest.raises(FloatingPointError, match="returns/mean is nan"):
+        trainer.run(stop_conditions=[EnvSteps(10 * BATCH)])
+    _, (run,) = runs_of(workdir)
+    assert run.info.status == "FAILED"
+    assert "FloatingPointError: returns/mean is nan after 128 env steps" in run.data.tags["error"]
+    assert run.data.metrics["env/steps"] == BATCH
+    assert (artifacts(run) / "error.txt").is_file()
+
+
+# ----------------------------------------------------------------------------------------------------------- signals
+
+SCRIPT = """
+    import json, sys
+    sys.path.insert(0, {tests!r})
+    from envs import Steering
+    from rl8 import Trainer
+
+    trainer = Trainer(
+        Steering, num_envs=8, horizon=8, model_config={{"hiddens": [16]}}, output_dir="run", view="plain"
+    )
+    trainer.run()
+    print("LAST " + json.dumps([trainer.stopped_by, trainer.history[-1]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupted(empty_store, tmp_path_factory):
+    """Start two endless runs, send each its signal once it trains; return their folders and what they printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    script = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent)))
+    started = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path_factory.mktemp(number.name)
+        shutil.copy(empty_store, folder / "mlflow.db")
+        started[number] = (
+            folder,
+            subprocess.Popen(
+                [sys.executable, "-c", script],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
+        )
+    results = {}
+    for number, (folder, process) in started.items():
+        try:
+            for line in process.stdout:
+                if "/s" in line and "steps" in line:  # the first iteration's line
+                    process.send_signal(number)
+                    break
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        results[number] = folder, process.returncode, out, err
+    return results
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number, interrupted):
+    folder, returncode, out, err = interrupted[number]
+    assert returncode == 0, err
+    stopped_by, last = json.loads(out.split("LAST ")[1])
+    assert stopped_by == number.name
+    client, (run,) = runs_of(folder)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["stop_reason"] == f"stopped by {number.name}"
+    assert run.data.metrics["env/steps"] == last["env/steps"] == BATCH * last["algorithm/steps"]
+    history = client.get_metric_history(run.info.run_id, "returns/mean")
+    assert [metric.step for metric in history] == [BATCH * n for n in range(1, int(last["algorithm/steps"]) + 1)]
+    assert "eval/returns/mean" in run.data.metrics
+    assert load_policy(folder / "run" / "policy.pt").action_spec.shape == (1,)
+    algorithm = Algorithm(Steering, num_envs=8, horizon=8, model_config={"hiddens": [16]})
+    load_checkpoint(folder / "run" / "checkpoint.pt", algorithm)
+    assert algorithm.env_steps == last["env/steps"]
+    assert (artifacts(run) / "policy.pt").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_what_it_would_otherwise(number):
+    before = signal.getsignal(number)
+    calls = []
+    signal.signal(number, lambda *arguments: calls.append("own"))
+    own = signal.getsignal(number)
+    try:
+        with _stop_signals() as received:
+            signal.raise_signal(number)
+            assert received == [number.name]
+            assert calls == []
+            signal.raise_signal(number)
+            assert calls == ["own"]
+            assert received == [number.name]
+        assert signal.getsignal(number) is own
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_while_files_are_written_does_not_stop_them(monkeypatch):
+    trainer = Trainer(Endless, **QUIET)
+    film = Trainer._film
+    monkeypatch.setattr(Trainer, "_film", lambda *arguments: signal.raise_signal(signal.SIGTERM) or film(*arguments))
+    trainer.run(stop_conditions=[EnvSteps(1)])
+    assert trainer.stopped_by is None
+    assert (trainer.output_dir / "policy.pt").is_file()
