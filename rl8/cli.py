@@ -164,7 +164,7 @@ def help_text() -> str:
     ]
     chosen = compose.defaults()
     for group in compose.GROUPS:
-        found = compose.options(group)
+        found = compose.options(group) or {"(none)": f"your own go into conf/{group}"}
         width = max((len(name) for name in found), default=0) + 1
         for number, (name, text) in enumerate(found.items()):
             mark = f"{name}*" if chosen.get(group) == name else name

@@ -94,10 +94,18 @@ def options(group: str) -> dict[str, str]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def root_file() -> dict[str, Any]:
+    """Return the contents of rl8's own config.yaml, nothing resolved."""
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def defaults() -> dict[str, str]:
     """Return the option that each group has if none is chosen."""
     chosen: dict[str, str] = {}
-    for entry in yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]:
+    for entry in root_file()["defaults"]:
         if isinstance(entry, dict):
             chosen |= {name.split()[-1]: option for name, option in entry.items()}
     return {group: chosen[group] for group in GROUPS if group in chosen}
@@ -191,7 +199,7 @@ def parse(line: str) -> Override:
             f"remove. Try {key or 'key'}=<value>; `rl8 --help` lists groups and commands."
         )
     try:
-        return OverridesParser.create(_loader()).parse_override(line)
+        return OverridesParser.create(_loader()).parse_overrides([line])[0]
     except (OverrideParseException, HydraException, ValueError) as error:
         raise ValueError(
             f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
@@ -307,13 +315,14 @@ def _check_choice(override: Override) -> None:
     if group not in GROUPS:
         return  # hydra/launcher and the like, and groups of the user's own: Hydra lists their options
     known = list(options(group))
-    if override.is_delete() or value is None:
-        if group != "experiment":
-            raise ValueError(
-                f"{override.input_line!r} would leave the run without its {group}. Accepted: {group}=<option>, with "
-                f"{', '.join(known)}. Try {group}={defaults()[group]}."
-            )
+    if override.is_delete() and group == "experiment":
         return
+    if override.is_delete() or value is None:
+        advice = f"{group}={defaults()[group]}" if group != "experiment" else "~experiment to have none"
+        raise ValueError(
+            f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}. "
+            f"Try {advice}."
+        )
     if override.is_add() or override.is_force_add():
         raise ValueError(f"{override.input_line!r}: {group} is chosen already. Try {group}={value}.")
     if not isinstance(value, str) or value not in known:

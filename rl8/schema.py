@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8.checks import check_range
-from rl8.compose import explain, unknown_key
+from rl8.compose import explain, root_file, unknown_key
 from rl8.hyperparameters import Hyperparameters
 from rl8.provenance import as_text
 from rl8.settings import DeviceSettings, TrainerSettings
@@ -50,35 +50,6 @@ class Goal:
         """
         check_range("goal.env_steps", self.env_steps, 1, integer=True, hint="goal.env_steps=1000000")
         check_range("goal.target", self.target, optional=True)
-
-
-@dataclass(frozen=True)
-class Network:
-    """What suits the size of an environment; the files of the group `model` refer to it.
-
-    Attributes:
-        hiddens: Widths of a perceptron's hidden layers.
-        log_std: Initial log standard deviation of continuous actions.
-    """
-
-    hiddens: Any = (256, 256)
-    log_std: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check types and ranges.
-
-        Raises:
-            TypeError: If `hiddens` is no list of integers.
-            ValueError: If a value is out of range.
-        """
-        if not isinstance(self.hiddens, (list, tuple)):
-            raise TypeError(
-                f"network.hiddens={as_text(self.hiddens)} is of the wrong kind. Accepted: a list of integers >= 1. "
-                "Try 'network.hiddens=[64, 64]'."
-            )
-        for width in self.hiddens:
-            check_range("network.hiddens", width, 1, integer=True, hint="'network.hiddens=[64, 64]'")
-        check_range("network.log_std", self.log_std, hint="network.log_std=0")
 
 
 @dataclass(frozen=True)
@@ -141,22 +112,20 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
         TypeError: If a value is of the wrong kind.
         ValueError: If a key does not exist, a value is out of range, or a class can't be found.
     """
-    config, before = _plain(cfg), _plain(reference, lenient=True)
     known = ["env", "model", "distribution", "algo", "trainer", "device", "stop", "goal", "network", "seed"]
-    for key in config:
-        if key not in known:
+    for key in cfg:
+        if key not in (*known, "hydra"):
             raise ValueError(unknown_key(str(key), "", known))
     for key in known:
-        if not isinstance(config.get(key), dict) and key != "seed":
-            raise ValueError(
-                f"{key}={as_text(config.get(key))} is no group of options. Accepted: {key}=<option>, see --help."
-            )
+        if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
+            raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
+    config, before = _plain(cfg), _plain(reference, lenient=True)
     algo = dict(config["algo"])
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     seed = convert("seed", config.get("seed"), int, 1)
     check_range("seed", seed, 0, integer=True, hint="seed=1")
     goal = options("goal", config["goal"], Goal)
-    network = options("network", config["network"], Network)
+    network = _network(config["network"])
     hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",)))
     trainer = options("trainer", config["trainer"], TrainerSettings)
     device = options("device", config["device"], DeviceSettings)
@@ -168,7 +137,7 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
     stop = _stop(config["stop"], before.get("stop"))
     config |= {key: {"_target_": found.target, **found.options} for key, found in parts.items() if found is not None}
     config["algo"] = {"_target_": target, **hparams, "optimizer": config.pop("algo.optimizer")}
-    config |= {"trainer": asdict(trainer), "device": asdict(device), "goal": asdict(goal), "network": asdict(network)}
+    config |= {"trainer": asdict(trainer), "device": asdict(device), "goal": asdict(goal), "network": network}
     config |= {"stop": stop, "seed": seed}
     return Plan(
         env=cast(Part, parts["env"]),
@@ -272,6 +241,10 @@ def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
 def _alike(key: str, value: Any, before: Any) -> Any:
     if isinstance(before, (bool, int, float)) and isinstance(value, (list, dict)) and key.startswith("env."):
         return value  # one value per environment, or limits of random draws
+    if isinstance(before, Mapping) and set(before) == {"low", "high"} and key.startswith("env.") and _is_constant(value):
+        return value  # the other way round
+    if isinstance(before, str) and before.startswith("${"):
+        return value  # the file leaves it open
     if isinstance(before, (bool, int, float, str)):
         return convert(key, value, type(before), before)
     if isinstance(before, Mapping) and isinstance(value, Mapping):
@@ -284,6 +257,19 @@ def _alike(key: str, value: Any, before: Any) -> Any:
     if isinstance(before, list) and before and isinstance(value, list):
         return [_alike(f"{key}.{index}", item, before[0]) for index, item in enumerate(value)]
     return value
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, (int, float, list)) and not isinstance(value, bool)
+
+
+def _network(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `network`, whose keys and types are those of the root file."""
+    known = root_file()["network"]
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_key(f"network.{name}", "network", list(known)))
+    return like("network", values, known)
 
 
 def _stop(values: Mapping[str, Any], before: Any) -> dict[str, Any] | None:

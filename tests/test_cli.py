@@ -1,0 +1,245 @@
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rl8 import __version__, cli, compose, jobs
+from rl8.cli import exit_code, main, report
+from rl8.launch import Outcome
+
+QUIET = ["trainer.track=false", "trainer.view=none", "trainer.render=false", "goal.env_steps=32"]
+SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]
+
+
+@pytest.fixture(autouse=True)
+def _program(program):
+    """Be the program in an empty folder."""
+    yield
+    compose.prepare()
+
+
+@pytest.fixture
+def my_env(workdir):
+    """Make an environment of the user's own, without installing anything."""
+    (workdir / "my_env.py").write_text("from rl8.env import DiscreteDummyEnv\n\n\nclass MyEnv(DiscreteDummyEnv):\n    pass\n")
+    (workdir / "conf" / "env").mkdir(parents=True)
+    (workdir / "conf" / "env" / "my_env.yaml").write_text("# Walk.\n_target_: my_env.MyEnv\nbounds: 10.0\n")
+
+
+# What people mistype, and what the one message must say.
+MISTAKES = {
+    "env=cartpol": "env=cartpol is unknown. Did you mean env=cartpole? Accepted: cartpole, ",
+    "env.gravty=1": "Unknown key 'env.gravty'. Did you mean 'env.gravity'?",
+    "algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
+    "+algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
+    "++algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
+    "algo.gamma=abc": "algo.gamma=abc is of the wrong kind. Accepted: a number. Try algo.gamma=0.95.",
+    "algo.gamma=1.5": "algo.gamma=1.5 is out of range. Accepted: a number in [0, 1].",
+    "algo.gamma=0.9,0.95": "gives several values. Accepted: one value",
+    "device=gpu": "device=gpu is unknown. Did you mean device=cuda? Accepted: cpu, cuda.",
+    "~algo": "'~algo' leaves no algo.",
+    "algo.gamma=[0.9": "algo.gamma=[0.9 can't be read",
+    "algo.gamma": "'algo.gamma' is no override.",
+    "stop.env_steps=0": "stop.env_steps=0 is out of range. Accepted: an integer >= 1.",
+    "algo.lr_schedule=3": "algo.lr_schedule=3 is no list.",
+    "env._target_=my_env.MyEnv": "there is no module 'my_env'",
+    "env._target_=rl8.env.CartPol": "Try env._target_=rl8.env.CartPole.",
+    "-m algo.gamma=0.9,1.5": "algo.gamma=1.5 is out of range. Accepted: a number in [0, 1]. Try algo.gamma=0.95. (job 1 of",
+    "-m algo.gama=0.9,0.95": "Did you mean 'algo.gamma'?",
+    "-m env=cartpole,pendlum": "env=pendlum is unknown. Did you mean env=pendulum?",
+    "--cfg job algo.gama=1": "Unknown key 'algo.gama'",
+    "--cfg job -p algo.gama": "Unknown key 'algo.gama'",
+    "--cfg job -m seed=1,2": "--cfg prints one config, -m makes many.",
+    "--cfg jbo": "invalid choice: 'jbo'",
+    "--info al": "invalid choice: 'al'",
+    "--mutlirun seed=1,2": "Unknown flag '--mutlirun'. Did you mean '--multirun'?",
+    "-cn conf": "--config-name=conf is unknown. Did you mean --config-name=config?",
+    "-cd nowhere": "--config-dir=nowhere is no folder.",
+    "train -f nowhere.yaml": "-f nowhere.yaml does not exist.",
+    "train -f": "Argument -f/--file: expected one argument.",
+    "train -f a.yaml --max-stpes 3": "Unknown flag '--max-stpes'. Did you mean '--max-steps'?",
+    "tran": "'tran' is no override. Did you mean 'train'?",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES.items())
+def test_a_mistake_is_one_message_and_leaves_nothing(workdir, capfd, line, message):
+    assert main(shlex.split(line)) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("rl8: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(workdir.iterdir())
+
+
+def test_a_mistake_shows_its_traceback_on_request(monkeypatch, capfd):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert main(["algo.gama=1"]) == 2
+    err = capfd.readouterr().err
+    assert "Traceback (most recent call last):" in err
+    assert "ValueError: Unknown key 'algo.gama'" in err
+
+
+def test_other_errors_show_the_users_part_of_their_traceback(workdir, my_env, capfd):
+    (workdir / "my_env.py").write_text(
+        "from rl8.env import DiscreteDummyEnv\n\n\nclass MyEnv(DiscreteDummyEnv):\n"
+        "    def step(self, action):\n        raise ValueError('mine')\n"
+    )
+    assert main(["env=my_env", *SMALL, *QUIET]) == 1
+    err = capfd.readouterr().err
+    assert err.rstrip().endswith("ValueError: mine")
+    assert "my_env.py" in err
+    assert "cli.py" not in err
+    assert "jobs.py" not in err
+
+
+def test_a_class_that_is_no_environment_is_a_mistake(workdir, my_env, capfd):
+    (workdir / "my_env.py").write_text("class MyEnv:\n    pass\n")
+    assert main(["env=my_env", *SMALL, *QUIET]) == 2
+    assert capfd.readouterr().err.startswith("rl8: env._target_=my_env.MyEnv is no Env.")
+
+
+def test_help_names_groups_options_and_examples(my_env, capfd):
+    assert main(["--help"]) == main(["-h", "env=pendulum"]) == 0
+    text = capfd.readouterr().out
+    for group in compose.GROUPS:
+        assert re.search(rf"^  {group} ", text, re.MULTILINE), group
+        for option in compose.options(group):
+            assert re.search(rf"^  ({group})? +{option}\*?( |$)", text, re.MULTILINE), option
+    assert "cartpole*" in text
+    assert re.search(r"^ +my_env +Walk$", text, re.MULTILINE)
+    assert sum(line.strip() in "\n".join(cli.EXAMPLES) for line in text.splitlines() if line) == 0
+    assert all(example in text for example in cli.EXAMPLES)
+    assert len(cli.EXAMPLES) == 5
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("example", cli.EXAMPLES)
+def test_the_examples_are_real(example):
+    args = cli.parser().parse(shlex.split(example)[1:])
+    with compose.composer():
+        _, plans = cli._check_jobs(args.overrides, args.config_name, args.multirun)
+    assert len(plans) == (9 if "-m" in example else 1)
+
+
+def test_version(capfd):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capfd.readouterr().out == f"rl8 {__version__}\n"
+
+
+def test_the_train_commands_help(capfd):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    out = capfd.readouterr().out
+    for flag in ("-f", "--experiment-name", "--max-steps", "--save", "--steps-per-eval"):
+        assert flag in out
+
+
+def test_the_config_is_printed_with_changes(my_env, capfd):
+    assert main(["env=my_env", "--cfg", "job", "algo.gamma=0.5", "--resolve"]) == 0
+    printed = capfd.readouterr().out
+    assert "gamma: 0.5" in printed
+    assert "_target_: my_env.MyEnv" in printed
+    assert "${" not in printed
+    assert main(["-c", "job", "-p", "env", "env=my_env"]) == 0
+    assert capfd.readouterr().out == "# @package env\n_target_: my_env.MyEnv\nbounds: 10.0\n"
+
+
+def test_hydras_information(capfd):
+    assert main(["--info", "searchpath"]) == 0
+    assert str(compose.CONF) in capfd.readouterr().out
+
+
+def test_training_with_an_environment_of_ones_own(workdir, my_env):
+    assert main(["train", "env=my_env", "env.bounds=20", *SMALL, *QUIET]) == 0
+    assert next((workdir / "outputs").glob("*/*/policy.pt")).is_file()
+
+
+def test_the_users_choice_of_a_folder_is_kept(workdir):
+    assert main([*SMALL, *QUIET, "hydra.run.dir=here"]) == 0
+    assert (workdir / "here" / "policy.pt").is_file()
+    assert not (workdir / "outputs").exists()
+
+
+def test_training_from_a_file(workdir, capfd):
+    (workdir / "config.yaml").write_text(
+        "env_cls: rl8.env.ContinuousDummyEnv\ngamma: 0.75\nhorizon: 8\nnum_envs: 4\nview: plain\ntrack: false\n"
+        "model_config: {hiddens: [8]}\neval_num_envs: 4\nrender: false\n"
+    )
+    assert main(["train", "-f", "config.yaml", "--max-steps", "2", "--save", "saved"]) == 0
+    assert (workdir / "saved" / "policy.pt").is_file()
+    assert "algorithm/steps >= 2" in capfd.readouterr().out
+
+
+def test_exit_codes_follow_the_shells_custom(monkeypatch, capfd):
+    assert exit_code(Outcome(0.0, None)) == 0
+    assert exit_code(Outcome(0.0, "SIGINT")) == 130
+    assert exit_code(Outcome(0.0, "SIGTERM")) == 143
+    assert report(ValueError("never raised")) == 1
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run", interrupt)
+    assert main([]) == 130
+    assert "rl8: stopped by SIGINT" in capfd.readouterr().err
+
+
+# ---- in processes of their own ----
+
+
+def run(*words, **options):
+    return subprocess.run(words, capture_output=True, text=True, check=False, **options)
+
+
+LIGHT = """
+import sys
+from rl8.cli import main
+codes = []
+for words in (["--help"], ["--cfg", "job"], ["algo.gama=1"], ["env=cartpol"], ["env._target_=rl8.env.CartPol"],
+              ["-m", "algo.gamma=0.9,2"], ["train", "-f", "nowhere.yaml"]):
+    codes.append(main(words))
+print(codes, [name for name in ("torch", "mlflow", "tensordict", "numpy") if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_help_and_mistakes_load_neither_torch_nor_mlflow():
+    done = run(sys.executable, "-c", LIGHT)
+    assert done.stderr.splitlines()[-1] == "[0, 0, 2, 2, 2, 2, 2] []"
+
+
+def test_help_takes_under_a_second_and_a_half():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(sys.executable, "-m", "rl8", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    # time of the processor, not of the clock: other tests may run beside
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_completion_knows_the_users_options(workdir, my_env):
+    environment = {**os.environ, "COMP_LINE": "rl8 env=my", "COMP_POINT": "10", "COMP_CWORD": "1"}
+    done = run(sys.executable, "-X", "importtime", "-m", "rl8", "-sc", "query=bash", env=environment)
+    assert done.stdout.split() == ["env=my_env"]
+    assert "torch" not in done.stderr
+
+
+def test_a_signal_ends_a_run_with_everything_saved(workdir):
+    words = ["trainer.view=plain", "trainer.render=false", "stop=never", "trainer.track=false", *SMALL]
+    process = subprocess.Popen([sys.executable, "-m", "rl8", *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(r"\d steps ", line):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM" in rest
+    assert next((workdir / "outputs").glob("*/*/policy.pt")).is_file()
