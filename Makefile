@@ -1,0 +1,60 @@
+# The project's commands: `make help` lists them. Each does the set-up that it needs, from nothing.
+# PYTHON makes the virtual environment, ARGS goes to the program:
+#   make train ARGS="env=pendulum seed=2"      make test ARGS="tests/test_cli.py -k help"
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train sweep test check format docs ui wheel clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DEV_READY)  ## install everything into .venv
+
+train: $(RUN_READY)  ## train a policy; CartPole, unless ARGS says otherwise
+	$(BIN)/python -m rl8 $(ARGS)
+
+sweep: $(RUN_READY)  ## train once per combination of values, e.g. ARGS="algo.gamma=0.9,0.97 seed=1,2"
+	$(BIN)/python -m rl8 --multirun $(ARGS)
+
+test: $(DEV_READY)  ## run the tests; coverage is measured when all of them run
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov)
+
+check: $(DEV_READY)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_READY)  ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(DEV_READY)  ## build README and API reference as HTML in docs/_build
+	$(BIN)/python -W error docs/build.py
+
+ui: $(RUN_READY)  ## look at the recorded runs in a browser
+	$(BIN)/mlflow ui
+
+wheel: $(DEV_READY)  ## build a wheel and a source archive in dist
+	$(BIN)/python -m build --outdir dist
+
+clean:  ## remove .venv, caches and whatever was built; runs stay
+	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
+	find rl8 tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN_READY): pyproject.toml constraints.txt
+	@echo "Installing rl8 into $(VENV); the first time takes a few minutes."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	@touch $@
+
+$(DEV_READY): $(RUN_READY)
+	$(INSTALL) --editable '.[dev,docs]'
+	@touch $@

@@ -1,0 +1,40 @@
+"""Build the documentation: the README as its first page, and the reference of every module behind it.
+
+Called by `make docs`, which makes any warning an error.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import shutil
+import warnings
+from pathlib import Path
+
+import pdoc
+
+import rl8
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = HERE / "_build"
+
+
+def main() -> None:
+    """Write the pages to docs/_build."""
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    rl8.__doc__ = f"{readme}\n\n# Conventions\n\n{rl8.__doc__}"
+    for name in rl8.__all__:  # pdoc looks for names where they are, and rl8's come when asked for
+        setattr(rl8, name, getattr(rl8, name))
+    # the constructor that NamedTuple writes does not know the module whose names its annotations are from
+    warnings.filterwarnings("ignore", message="Error parsing type annotation ForwardRef")
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    pdoc.render.configure(docformat="google", footer_text=f"rl8 {rl8.__version__}")
+    rl8.__all__ += [module.name for module in pkgutil.iter_modules(rl8.__path__) if module.name != "__main__"]
+    pdoc.pdoc("rl8", output_directory=OUTPUT)
+    for picture in HERE.glob("*.png"):
+        (OUTPUT / "docs").mkdir(exist_ok=True)
+        shutil.copy(picture, OUTPUT / "docs")
+    print(f"wrote {OUTPUT / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()
