@@ -20,7 +20,7 @@ from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.execution import Execution, Work
 from rl8.hyperparameters import Hyperparameters
-from rl8.losses import ppo_loss
+from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model
 from rl8.normalization import RewardScaler
 from rl8.optim import build_optimizer, load_optimizer, set_learning_rate
@@ -191,7 +191,14 @@ class Algorithm:
         self._pin_env_state()
 
     def _collect_eagerly(self) -> None:
-        collect(self.env, self.policy, self.rollout, piece_size=self.execution.piece_size)
+        collect(
+            self.env,
+            self.policy,
+            self.rollout,
+            piece_size=self.execution.piece_size,
+            act=self._act,
+            step=self._env_step,
+        )
         self._pin_env_state()
 
     def _pin_env_state(self) -> None:
@@ -331,9 +338,16 @@ class Algorithm:
 
     def _backward(self, batch: Minibatch, weight: float) -> None:
         """Add the gradient of one piece, which is `weight` of its minibatch, and what is logged with it."""
+        loss = self._loss(batch)
+        share = weight / self.hparams.num_minibatches if self.hparams.accumulate_grads else weight
+        self.execution.scaler.scale(loss.total * share).backward()
+        self._minibatch_totals[:GRAD_NORM].add_(torch.stack([loss.total.detach(), *loss[1:]]), alpha=weight)
+
+    def _loss_eagerly(self, batch: Minibatch) -> PPOLoss:
+        """Return the loss of one piece."""
         hparams = self.hparams
         logp, entropy, values = self.policy.evaluate(batch.seen, batch.actions, batch.state, batch.is_last)
-        loss = ppo_loss(
+        return ppo_loss(
             logp,
             entropy,
             values,
@@ -347,9 +361,6 @@ class Algorithm:
             vf_coeff=hparams.vf_coeff,
             entropy_coeff=self._entropy_coeff,
         )
-        share = weight / hparams.num_minibatches if hparams.accumulate_grads else weight
-        self.execution.scaler.scale(loss.total * share).backward()
-        self._minibatch_totals[:GRAD_NORM].add_(torch.stack([loss.total.detach(), *loss[1:]]), alpha=weight)
 
     def _apply_eagerly(self) -> None:
         """Clip the gradient and take an optimizer step."""
@@ -371,11 +382,15 @@ class Algorithm:
             self.policy.update_normalizers(self.rollout.obs[self.rollout.history : -1].flatten(0, 1))
 
     def _set_up_work(self) -> None:
-        """Make the pieces of work that CUDA can replay."""
+        """Make the pieces of work that Inductor can fuse and CUDA can replay."""
+        compiled = self.execution.compiled
+        self._loss = compiled(self._loss_eagerly)
+        self._act = compiled(self.policy.act)
+        self._env_step = compiled(self.env.step)
         self._env_state = None
         self._rows = slice(0, 0)
         self._collect = self.execution.replayed(self._collect_eagerly, "rollout", self._collect_tensors)
-        # A learning rate that is a number would be frozen into a graph, and a loss scaler asks the device for overflows.
+        # A learning rate that is a number would be frozen into a graph; a loss scaler asks the device for overflows.
         live = all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
         if live and not self.execution.scaler.is_enabled():
             self._learn = self.execution.replayed(self._learn_eagerly, "update", self._learn_tensors)

@@ -48,9 +48,7 @@ class Evaluator:
         self.policy = policy
         with _undisturbed(policy):  # a constructor may draw physical constants
             self.env = env_cls(num_envs, horizon, device=policy.device)
-        self.rollout = Rollout(
-            policy, num_envs, horizon, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset
-        )
+        self.rollout = Rollout(policy, num_envs, horizon, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset)
 
     def run(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> Metrics:
         """Return metrics of one horizon from a reset: `returns/mean` and so on, 0-d tensors.
@@ -74,9 +72,7 @@ class Evaluator:
         self._play(config, deterministic, record)
         return frames
 
-    def _play(
-        self, config: dict[str, Any] | None, deterministic: bool, on_step: Callable[[int], None] | None
-    ) -> None:
+    def _play(self, config: dict[str, Any] | None, deterministic: bool, on_step: Callable[[int], None] | None) -> None:
         with _undisturbed(self.policy):
             self.rollout.start(self.env.reset(config=config))
             collect(self.env, self.policy, self.rollout, deterministic=deterministic, on_step=on_step)

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +19,8 @@ from rl8.settings import DeviceSettings
 
 # Env steps per thread whose activations (256 floats a layer) and gradients stay in a core's second-level cache.
 CPU_PIECE_SIZE = 1024
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,6 +62,12 @@ class Execution:
         if self.settings.piece_size is not None:
             return self.settings.piece_size
         return CPU_PIECE_SIZE * torch.get_num_threads() if self.device.type == "cpu" else None
+
+    def compiled(self, function: Function) -> Function:
+        """Return `function`, fused by Inductor at its first call if the settings say so."""
+        compiled: Any = torch.compile(function, dynamic=False) if self.settings.compile else function
+        fused: Function = compiled
+        return fused
 
     def replayed(self, work: Callable[[], None], name: str, tensors: Callable[[], list[torch.Tensor]]) -> Work:
         """Return `work` so that calling it does the same, replayed as a CUDA graph where that is possible.

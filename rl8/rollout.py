@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env import Env
-from rl8.policy import Policy, reset_where
+from rl8.policy import Act, Policy, reset_where
 from rl8.specs import Nested
 
 OnStep = Callable[[int], None]
@@ -197,6 +197,8 @@ def collect(
     deterministic: bool = False,
     piece_size: int | None = None,
     on_step: OnStep | None = None,
+    act: Callable[..., Act] | None = None,
+    step: Callable[[Nested], TensorDict] | None = None,
 ) -> None:
     """Fill a rollout from where it stands: act, step, store; then the values of everything seen.
 
@@ -207,18 +209,20 @@ def collect(
         deterministic: Whether actions are the distribution's mode rather than a sample.
         piece_size: Observations per forward pass of the values; None takes all at once.
         on_step: Called with t after each step, e.g. to render.
+        act: The policy's `act`, compiled; by default as it is.
+        step: The environment's `step`, compiled; by default as it is.
     """
     state: Nested | None = rollout.state
     for t in range(rollout.horizon):
         if t % rollout.seq_len == 0:
             state = rollout.begin_sequence(t // rollout.seq_len, state)
-        act = policy.act(rollout.seen(t), state, deterministic=deterministic)
-        rollout.actions[t] = act.actions
-        rollout.logp[t] = act.logp
-        if act.values is not None:
-            rollout.values[t] = act.values
-        out = env.step(act.env_actions)
-        state = rollout.store_step(t, out, policy, act.state)
+        chosen = (act or policy.act)(rollout.seen(t), state, deterministic=deterministic)
+        rollout.actions[t] = chosen.actions
+        rollout.logp[t] = chosen.logp
+        if chosen.values is not None:
+            rollout.values[t] = chosen.values
+        out = (step or env.step)(chosen.env_actions)
+        state = rollout.store_step(t, out, policy, chosen.state)
         if on_step is not None:
             on_step(t)
     if rollout.state is not None:

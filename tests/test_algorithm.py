@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
 from rl8.algorithm import UPDATE_METRICS
 from rl8.distributions import Normal, SquashedNormal
-from rl8.env import ContinuousDummyEnv, DiscreteDummyEnv
+from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
+from rl8.rollout import collect
 from rl8.specs import Categorical, Unbounded
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}}
@@ -148,7 +149,9 @@ class CountReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket._qualified_op_name
-        self.reads += any(part in name for part in ("local_scalar", "nonzero", "equal", "masked_select", "is_same_size"))
+        self.reads += any(
+            part in name for part in ("local_scalar", "nonzero", "equal", "masked_select", "is_same_size")
+        )
         return function(*args, **(kwargs or {}))
 
 
@@ -331,22 +334,16 @@ def test_trap_6_statistics_change_after_the_update_only(build):
     torch.testing.assert_close(moments.var, seen.var(0, correction=0), rtol=1e-4, atol=1e-5)
 
 
-def spy(algorithm):
-    """Return a list that every action the environment is given is added to."""
-    taken, step = [], algorithm.env.step
-
-    def spied(action):
-        taken.append(action.clone())
-        return step(action)
-
-    algorithm.env.step = spied
-    return taken
-
-
 def test_trap_7_actions_are_clipped_only_at_the_environments_door(build):
     algorithm = build(Steering, distribution_cls=Normal)
-    taken = spy(algorithm)
-    algorithm.collect()
+    taken = []
+
+    def step(action):
+        taken.append(action.clone())
+        return algorithm.env.step(action)
+
+    algorithm.rollout.start(algorithm.env.reset())
+    collect(algorithm.env, algorithm.policy, algorithm.rollout, step=step)
     stored, given = algorithm.rollout.actions, torch.stack(taken)
     assert stored.abs().max() > 1.5
     assert given.abs().max() == 1
@@ -603,3 +600,24 @@ def test_the_policy_improves_on_its_own_advantages(build):
     with torch.no_grad():
         logp, _, _ = algorithm.policy.evaluate(batch.seen, batch.actions, batch.state)
     assert ((logp - batch.logp) * batch.advantages).mean() > 0
+
+
+def test_compiled_functions_give_the_eager_results(monkeypatch):
+    """The same functions traced whole; Inductor itself would take a minute, and draws other random numbers."""
+    compiled = []
+
+    def trace(function, **options):
+        compiled.append(function.__name__)
+        return torch._dynamo.optimize("aot_eager")(function)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    results = []
+    for compile_ in (False, True):
+        torch.manual_seed(0)
+        algorithm = Algorithm(
+            CartPole, num_envs=8, horizon=4, model_config={"hiddens": [8]}, device=DeviceSettings(compile=compile_)
+        )
+        results.append({**algorithm.collect(), **algorithm.step()})
+    assert compiled == ["_loss_eagerly", "act", "step"]
+    for name, eager in results[0].items():
+        torch.testing.assert_close(results[1][name], eager, msg=name, rtol=1e-4, atol=1e-5)

@@ -79,21 +79,20 @@ def test_trap_1_truncation_bootstraps_from_the_final_observation(model):
     """The value is that of the observation before the reset, seen with the window or state of its own episode."""
     algorithm = build(model, num_envs=4, horizon=8, seq_len=1)
     finals, states = [], []
-    step, act = algorithm.env.step, algorithm.policy.act
 
-    def spy_step(action):
-        out = step(action)
+    def step(action):
+        out = algorithm.env.step(action)
         finals.append(out["final_obs"].clone())
         return out
 
-    def spy_act(seen, state, **options):
-        result = act(seen, state, **options)
+    def act(seen, state, **options):
+        result = algorithm.policy.act(seen, state, **options)
         states.append(None if result.state is None else result.state.clone())
         return result
 
-    algorithm.env.step, algorithm.policy.act = spy_step, spy_act
-    algorithm.collect()
     rollout = algorithm.rollout
+    rollout.start(algorithm.env.reset())
+    collect(algorithm.env, algorithm.policy, rollout, act=act, step=step)
     next_values = rollout.next_values()
     checked = 0
     for t, n in torch.nonzero(rollout.is_last).tolist():
@@ -184,6 +183,15 @@ def test_trap_3_the_state_starts_anew_with_the_environment(horizons_per_env_rese
         assert (algorithm.rollout.states["hidden"][0] == 0).all() == starts
         assert (algorithm.rollout.states["hidden"][1] != 0).any()
         assert (algorithm.rollout.ages[algorithm.rollout.history] == 0).all() == starts
+
+
+def test_trap_3_sequences_are_counted_over_horizons_since_the_environments_reset():
+    algorithm = build("gru", Endless, seq_len=4, seqs_per_state_reset=3, horizons_per_env_reset=2)
+    is_zero = []
+    for _ in range(4):
+        algorithm.collect()
+        is_zero += (algorithm.rollout.states["hidden"] == 0).flatten(1).all(1).tolist()
+    assert is_zero == [True, False, False, True] * 2
 
 
 @pytest.mark.parametrize("piece_size", [None, 1, 5, 54, 1000])
