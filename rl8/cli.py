@@ -186,12 +186,17 @@ def _short(text: str) -> str:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from hydra.types import RunMode
+
     from rl8 import jobs
 
     words = list(args.overrides)
     if args.shell_completion or args.info:
         flags = ["--shell-completion"] if args.shell_completion else ["--info", args.info]
-        jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
+        try:
+            jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
+        except ValueError as error:
+            raise ValueError(f"{' '.join([*flags, *words])}: {error}") from error
         return 0
     if args.cfg and args.multirun:
         raise ValueError("--cfg prints one config, -m makes many. Accepted: one of the two. Try it without -m.")
@@ -199,7 +204,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.package:
             compose.check_key(args.package, "...", compose.checked(words, args.config_name)[0])
         settings, plans = _check_jobs(words, args.config_name, args.multirun)
-        is_sweep = str(settings.mode) == "RunMode.MULTIRUN"
+        is_sweep = settings.mode == RunMode.MULTIRUN
         folder = compose.folder_of(settings, "sweep.dir" if is_sweep else "run.dir")
     if args.cfg:
         flags = ["--cfg", args.cfg, *(["--resolve"] if args.resolve else [])]
@@ -211,7 +216,8 @@ def _train(args: argparse.Namespace) -> int:
     if not is_sweep:
         return exit_code(jobs.run(plans[0], words, args.config_name, folder))
     flags = ["--multirun"] if args.multirun else []
-    return _summarise(jobs.sweep(plans, [*flags, *words], args.config_name, folder), len(plans), folder)
+    count = len(plans) if str(settings.sweeper._target_).endswith("BasicSweeper") else None
+    return _summarise(jobs.sweep(plans, [*flags, *words], args.config_name, folder, count), count, folder)
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -237,13 +243,14 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
     return settings, plans
 
 
-def _summarise(results: Sequence[Result], count: int, folder: Path) -> int:
+def _summarise(results: Sequence[Result], count: int | None, folder: Path) -> int:
     """Say what became of a sweep's jobs, and return the exit code."""
     failed = [result for result in results if result.error]
-    print(f"{len(results) - len(failed)} of {count} runs finished; files in {folder}", flush=True)
+    finished, count = len(results) - len(failed), count or len(results)
+    print(f"{finished} of {count} runs finished; files in {folder}", flush=True)
     for result in failed:
         print(f"rl8: job {result.number} ({' '.join(result.overrides)}) failed: {result.error}", file=sys.stderr)
-    return 1 if failed else 0
+    return 0 if finished == count else 1
 
 
 def _nothing(cfg: Any) -> None:

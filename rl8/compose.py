@@ -6,6 +6,7 @@ message can name the nearest key. Nothing here imports torch.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import sys
@@ -45,9 +46,11 @@ _extra_folders: list[Path] = []
 
 def folders() -> list[Path]:
     """Return where options are looked for: rl8's own folder, the user's `conf/`, those of `--config-dir`."""
-    own = Path.cwd() / "conf"
-    users = [own, *_extra_folders]
-    return [CONF, *(folder for folder in users if folder.is_dir() and folder.resolve() != CONF.resolve())]
+    found = [CONF]
+    for folder in (Path.cwd() / "conf", *_extra_folders):
+        if folder.is_dir() and folder.resolve() not in [known.resolve() for known in found]:
+            found.append(folder)
+    return found
 
 
 class UserFolder(SearchPathPlugin):
@@ -129,13 +132,15 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
         if _is_group(override) and not override.is_sweep_override():
             _check_choice(override)
     plain = [override for override in parsed if not override.is_sweep_override()]
-    choices_made = [str(override.input_line) for override in plain if _is_group(override)]
+    choices_made = tuple(str(override.input_line) for override in plain if _is_group(override))
     own = [override for override in plain if override.is_hydra_override() and not _is_group(override)]
+    root = _from_files(config_name, choices_made)
     for override in own:
-        check_key(override.key_or_group, _as_text(override), _from_files(config_name, tuple(choices_made)))
-    mode = ["hydra.mode=MULTIRUN"] if multirun else []
-    steering = [*choices_made, *(str(override.input_line) for override in own), *mode]
-    settings: DictConfig = _composed(config_name, steering).hydra
+        check_key(override.key_or_group, _as_text(override), root)
+    steering = [*(str(override.input_line) for override in own), *(["hydra.mode=MULTIRUN"] if multirun else [])]
+    if steering:
+        root = _composed(config_name, [*choices_made, *steering])
+    settings: DictConfig = root.hydra
     swept = [override for override in parsed if override.is_sweep_override()]
     if settings.mode != RunMode.MULTIRUN:
         if swept:
@@ -181,7 +186,8 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
         # what is added may be anywhere; the whole config is checked afterwards, wherever its keys come from
         if override not in groups and not override.is_add() and not override.is_force_add():
             check_key(override.key_or_group, _as_text(override), reference)
-    return _composed(config_name, overrides), reference
+    # `_from_files` keeps what it returns
+    return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 
 
 def parse(line: str) -> Override:

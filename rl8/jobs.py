@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +21,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import launch
-from rl8.compose import CONF, checked, prepare
+from rl8.compose import CONF, checked, explain, prepare
 from rl8.launch import Outcome
 from rl8.schema import Plan, check
 from rl8.sweeps import finish_sweep, start_sweep
@@ -78,12 +82,15 @@ def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Out
     return outcomes[0]
 
 
-def sweep(plans: Sequence[Plan], words: Sequence[str], config_name: str, folder: Path) -> list[Result]:
+def sweep(
+    plans: Sequence[Plan], words: Sequence[str], config_name: str, folder: Path, count: int | None = None
+) -> list[Result]:
     """Train once per combination of the swept values, under one parent run in MLflow.
 
     Args:
         plans: What the jobs were found to mean.
         words: Flags and overrides from the command line.
+        count: Number of jobs; None if the sweeper decides as it goes.
         config_name: The root file.
         folder: For the runs' folders, `sweep.csv` and `sweep.png`.
 
@@ -101,11 +108,13 @@ def sweep(plans: Sequence[Plan], words: Sequence[str], config_name: str, folder:
         typed = [word for word in words if not word.startswith("-")]
         parent = start_sweep(plans[0].trainer.experiment_name, typed, device=plans[0].device.device, notify=_say)
     try:
-        call_hydra(sweep_job, [*words, f"hydra.sweep.dir={quoted(folder)}"], config_name)
+        with _terminable():
+            call_hydra(sweep_job, [*words, f"hydra.sweep.dir={quoted(folder)}"], config_name)
     finally:
         if tracked:
-            summary = finish_sweep(parent, plans[0].goal.metric, jobs=len(plans), folder=folder, notify=_say)
-            print(f"\n{summary.table()}\n\nrecorded in  {summary.where}", flush=True)
+            summary = finish_sweep(parent, plans[0].goal.metric, jobs=count, folder=folder, notify=_say)
+            if summary.runs:
+                print(f"\n{summary.table()}\n\nrecorded in  {summary.where}", flush=True)
     return results(folder)
 
 
@@ -129,7 +138,7 @@ def sweep_job(cfg: DictConfig) -> float:
     print(f"\njob {result.number}: {' '.join(words)}", flush=True)
     trainer = plan = None
     try:
-        prepare()
+        prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = check(*checked(words, str(settings.job.config_name)))
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
@@ -170,9 +179,16 @@ def claim(folder: Path) -> Path:
 
 
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:
-    """Let Hydra act on `words` as its own command line would, errors raised rather than printed."""
+    """Let Hydra act on `words` as its own command line would, errors raised rather than printed.
+
+    Raises:
+        ValueError: If Hydra refuses what it is told.
+    """
     with _replaced_argv(words), _full_errors():
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error)) from error
 
 
 def quoted(path: Path) -> str:
@@ -183,6 +199,23 @@ def quoted(path: Path) -> str:
 
 def _save(result: Result, folder: Path) -> None:
     (folder / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that the parent run is ended too."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

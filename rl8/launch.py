@@ -219,7 +219,9 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     from rl8.trainer import EVAL_METRICS, METRICS, Trainer
 
     if plan.goal.metric not in (*METRICS, *EVAL_METRICS):
-        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, [*EVAL_METRICS, *METRICS])}")
+        raise ValueError(
+            f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, [*EVAL_METRICS, *METRICS])}"
+        )
     torch.manual_seed(plan.seed)
     algorithm = chosen.algorithm_cls(
         chosen.env_cls,

@@ -241,7 +241,12 @@ def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
 def _alike(key: str, value: Any, before: Any) -> Any:
     if isinstance(before, (bool, int, float)) and isinstance(value, (list, dict)) and key.startswith("env."):
         return value  # one value per environment, or limits of random draws
-    if isinstance(before, Mapping) and set(before) == {"low", "high"} and key.startswith("env.") and _is_constant(value):
+    if (
+        isinstance(before, Mapping)
+        and set(before) == {"low", "high"}
+        and key.startswith("env.")
+        and _is_constant(value)
+    ):
         return value  # the other way round
     if isinstance(before, str) and before.startswith("${"):
         return value  # the file leaves it open

@@ -136,9 +136,7 @@ class Trainer:
         self.history.append(values)
         return values
 
-    def eval(
-        self, env_config: dict[str, Any] | None = None, *, deterministic: bool | None = None
-    ) -> dict[str, float]:
+    def eval(self, env_config: dict[str, Any] | None = None, *, deterministic: bool | None = None) -> dict[str, float]:
         """Evaluate the policy in environments of its own, from a reset.
 
         Args:

@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from rl8.algorithm import RecurrentAlgorithm
-from rl8.compose import CONF, GROUPS, checked, composer, defaults, options, root_file
+from rl8.compose import CONF, GROUPS, checked, composer, defaults, options, prepare, root_file
 from rl8.hyperparameters import Hyperparameters
 from rl8.launch import verify
 from rl8.schema import Goal, check
@@ -51,7 +51,8 @@ def test_every_key_says_what_it_does(path):
         section = line.split(":")[0] if re.match(r"[a-z]", line) else section
         # what a file sets for other groups is explained in theirs, and Hydra documents its own
         foreign = section in (*GROUPS, "goal", "network", "hydra") and section not in (path.parent.name, "env")
-        if "@package _global_" in lines[0] and foreign or not re.match(r" *[a-z_]+: \S", line) or section == "hydra":
+        skipped = section == "hydra" or (foreign and "@package _global_" in lines[0])
+        if skipped or not re.match(r" *[a-z_]+: \S", line):
             continue
         assert re.search(r" # \S", line), f"{path}: no comment on {line!r}"
 
@@ -77,7 +78,8 @@ def test_recurrent_repeats_the_defaults_of_its_class():
 
 
 @pytest.mark.parametrize(
-    ("file", "schema"), [("trainer/default", TrainerSettings), ("device/cpu", DeviceSettings), ("device/cuda", DeviceSettings)]
+    ("file", "schema"),
+    [("trainer/default", TrainerSettings), ("device/cpu", DeviceSettings), ("device/cuda", DeviceSettings)],
 )
 def test_settings_repeat_the_defaults_of_their_classes(file, schema):
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
@@ -93,7 +95,9 @@ def test_the_root_file_repeats_the_defaults_of_goal():
 
 @pytest.mark.parametrize("option", options("model"))
 def test_models_repeat_the_defaults_of_their_constructors(option):
-    root = OmegaConf.create({"network": root_file()["network"], "model": OmegaConf.load(CONF / "model" / f"{option}.yaml")})
+    root = OmegaConf.create(
+        {"network": root_file()["network"], "model": OmegaConf.load(CONF / "model" / f"{option}.yaml")}
+    )
     values = OmegaConf.to_container(root, resolve=True)["model"]
     expected = constructor_defaults(values.pop("_target_"), "observation_spec", "action_spec", "feature_shapes")
     assert values == plain(expected)
@@ -120,9 +124,10 @@ def test_distributions_name_a_class_or_leave_the_choice(option):
     assert target is None or get_class(target).__name__.lower() == option.replace("_", "")
 
 
-def test_a_fresh_config_is_the_python_default_but_for_what_the_environment_sets(workdir):
-    (workdir / "conf" / "env").mkdir(parents=True)
-    (workdir / "conf" / "env" / "bare.yaml").write_text("_target_: rl8.env.DiscreteDummyEnv\n")
+def test_a_fresh_config_is_the_python_default_but_for_what_the_environment_sets(program):
+    (program / "conf" / "env").mkdir(parents=True)
+    (program / "conf" / "env" / "bare.yaml").write_text("_target_: rl8.env.DiscreteDummyEnv\n")
+    prepare()
     found = config("env=bare")
     assert {name: found["algo"][name] for name in dataclasses.asdict(Hyperparameters())} == dataclasses.asdict(
         Hyperparameters()

@@ -58,10 +58,18 @@ def test_options_may_be_nested_and_json(workdir):
         ("a.yaml", "env_cls: [1\n", r"a\.yaml, line 2, column 1: .* Mend the YAML"),
         ("a.yaml", "- 1\n", r"a\.yaml holds no options\. Accepted: lines like"),
         ("a.yaml", "env_cls: a.B\nalgorithm_config: 3\n", r"a\.yaml holds no options"),
-        ("a.yaml", "env_cls: a.B\ngamma: 1\nalgorithm_config: {gamma: 1}\n", "gives gamma at the top and in algorithm_config"),
+        (
+            "a.yaml",
+            "env_cls: a.B\ngamma: 1\nalgorithm_config: {gamma: 1}\n",
+            "gives gamma at the top and in algorithm_config",
+        ),
         ("a.yaml", "gamma: ${nothing}\n", "gamma: Interpolation key 'nothing' not found"),
         ("a.json", '{"env_cls": "a.B",}', r"a\.json, line 1, column 19: .* Mend the JSON"),
-        ("a.toml", "", r"-f .*a\.toml is neither YAML nor JSON\. Accepted: a file that ends in \.yaml, \.yml or \.json"),
+        (
+            "a.toml",
+            "",
+            r"-f .*a\.toml is neither YAML nor JSON\. Accepted: a file that ends in \.yaml, \.yml or \.json",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(workdir, name, text, message):
@@ -123,12 +131,16 @@ def test_iterations_are_at_least_one(workdir):
 
 def test_it_trains_with_a_class_beside_the_file(program, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "beside.py").write_text("from rl8.env import DiscreteDummyEnv\n\n\nclass Mine(DiscreteDummyEnv):\n    pass\n")
+    (folder / "beside.py").write_text(
+        "from rl8.env import DiscreteDummyEnv\n\n\nclass Mine(DiscreteDummyEnv):\n    pass\n"
+    )
     (folder / "config.yaml").write_text(
         "env_cls: beside.Mine\nnum_envs: 4\nhorizon: 4\ntrack: false\nview: none\nrender: false\neval_num_envs: 4\n"
         "model_config: {hiddens: [8]}\n"
     )
-    outcome = fileconfig.train_from_file(arguments("-f", str(folder / "config.yaml"), "--max-steps", "2", "--save", "out"))
+    outcome = fileconfig.train_from_file(
+        arguments("-f", str(folder / "config.yaml"), "--max-steps", "2", "--save", "out")
+    )
     assert outcome.stopped_by is None
     assert outcome.objective < 0
     assert (program / "out" / "policy.pt").is_file()

@@ -1,6 +1,8 @@
 import json
 import os
+import signal
 import sys
+import threading
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -98,12 +100,26 @@ def test_a_sweep_is_one_parent_with_a_run_per_job_and_goes_on_after_a_failure(st
 
 
 def test_parallel_jobs(workdir, capfd):
-    words = ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.view=auto", "hydra.sweep.dir=out"]
+    (workdir / "more" / "stop").mkdir(parents=True)
+    (workdir / "more" / "stop" / "soon.yaml").write_text("_target_: rl8.conditions.EnvSteps\nenv_steps: 48\n")
+    words = [
+        "--config-dir",
+        "more",
+        "stop=soon",
+        "seed=1,2",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "trainer.view=auto",
+        "hydra.sweep.dir=out",
+    ]
     (workdir / "out" / "7").mkdir(parents=True)
     (workdir / "out" / "7" / "result.json").write_text(json.dumps({"number": 7, "overrides": []}))
     assert main(["-m", *UNTRACKED, *words]) == 0
     found = jobs.results(workdir / "out")
-    assert [(result.number, f"seed={result.number + 1}" in result.overrides) for result in found] == [(0, True), (1, True)]
+    assert [(result.number, f"seed={result.number + 1}" in result.overrides) for result in found] == [
+        (0, True),
+        (1, True),
+    ]
     assert found[0].objective != found[1].objective
     assert "2 of 2 runs finished; files in out" in capfd.readouterr().out
 
@@ -124,7 +140,7 @@ def test_a_searching_sweeper_sees_failures_itself(workdir, monkeypatch):
 
     settings = {
         "overrides": {"task": [*UNTRACKED, "trainer.view=auto"]},
-        "runtime": {"output_dir": str(workdir)},
+        "runtime": {"output_dir": str(workdir), "config_sources": []},
         "job": {"num": 3, "config_name": "config"},
         "launcher": {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"},
         "sweeper": {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"},
@@ -143,3 +159,30 @@ def test_a_signal_ends_the_whole_sweep(workdir, monkeypatch, capfd):
     assert main(["-m", "seed=3,5", *UNTRACKED]) == 143
     assert len(begun) == 1
     assert "rl8: stopped by SIGTERM" in capfd.readouterr().err
+
+
+def test_a_signal_between_jobs_ends_the_sweep_too(workdir, monkeypatch, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(jobs, "sweep_job", lambda cfg: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["-m", "seed=3,5", *UNTRACKED]) == 143
+    assert "rl8: stopped by SIGTERM" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    seen = []
+
+    def block():
+        with jobs._terminable():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_job_that_left_no_result_counts_as_failed(workdir, monkeypatch, capfd):
+    monkeypatch.setattr(jobs, "sweep_job", lambda cfg: 0.0)
+    assert main(["-m", "seed=3,5", *UNTRACKED]) == 1
+    assert "0 of 2 runs finished" in capfd.readouterr().out

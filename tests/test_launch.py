@@ -133,7 +133,11 @@ def test_stop_conditions():
     [
         (["stop.env_steps=0"], ValueError, r"stop\.env_steps=0 is out of range"),
         (["+stop.foo=3"], TypeError, r"stop: .*unexpected keyword argument 'foo'.*`rl8 --cfg job --package stop`"),
-        (["stop._target_=rl8.specs.Unbounded", "~stop.env_steps"], ValueError, r"makes a Unbounded\. Accepted: a class"),
+        (
+            ["stop._target_=rl8.specs.Unbounded", "~stop.env_steps"],
+            ValueError,
+            r"makes a Unbounded\. Accepted: a class",
+        ),
         (["algo.lr_schedule=3"], TypeError, r"algo\.lr_schedule=3 is no list"),
         (["algo.entropy_coeff_schedule=[]"], ValueError, r"algo\.entropy_coeff_schedule=\[\] has no points"),
     ],
@@ -169,7 +173,12 @@ def test_parts_without_a_model_take_the_default():
         ("my_parts.make", {"foo": 1}, TypeError, r"'env\.foo': my_parts\.make does not take it\. Accepted: none"),
         ("my_syntax.Fine", {}, ValueError, r"can't be imported: SyntaxError: .*my_syntax\.py, line 1\)"),
         ("my_crash.Fine", {}, ValueError, r"can't be imported: ZeroDivisionError: .*\(my_crash\.py, line 2\)"),
-        ("my_import.Fine", {}, ValueError, r"can't be imported: ModuleNotFoundError: No module named 'no_such_package'"),
+        (
+            "my_import.Fine",
+            {},
+            ValueError,
+            r"can't be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
     ],
 )
 def test_classes_that_are_no_environments(my_parts, target, config, error, message):
@@ -188,15 +197,13 @@ def test_mistakes_are_told_from_other_errors(my_parts):
         find("my_parts.NoEnv")
     assert is_mistake(mistake.value)
     assert summary(mistake.value) == str(mistake.value)
-    try:
+    with pytest.raises(RuntimeError, match="size of tensor") as shapes:
         torch.zeros(2) + torch.zeros(3)
-    except RuntimeError as error:
-        assert not is_mistake(error)
-        assert summary(error).startswith("RuntimeError: The size of tensor a")
-    try:
+    assert not is_mistake(shapes.value)
+    assert summary(shapes.value).startswith("RuntimeError: The size of tensor a")
+    with pytest.raises(ValueError, match="invalid literal") as elsewhere:
         int("abc")
-    except ValueError as error:
-        assert not is_mistake(error)
+    assert not is_mistake(elsewhere.value)
     assert not is_mistake(ValueError("never raised"))
 
 

@@ -111,7 +111,10 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["trainer.view=fancy"], r"trainer\.view='fancy' is unknown\. Accepted: auto, live, plain, none"),
         (["trainer.env_config=3"], r"trainer\.env_config=3 is no mapping"),
         (["device.device=tpu"], r"device\.device='tpu' is unknown"),
-        (["goal.env_steps=${goal.nothing}"], r"goal\.env_steps: Interpolation key 'goal\.nothing' not found\. Try goal"),
+        (
+            ["goal.env_steps=${goal.nothing}"],
+            r"goal\.env_steps: Interpolation key 'goal\.nothing' not found\. Try goal",
+        ),
         (["seed=???"], r"seed: Missing mandatory value: seed\. Try seed=<value>"),
     ],
 )

@@ -1,0 +1,151 @@
+"""What a user installs: the wheel, its contents, the declared and the tested versions, the commands of the Makefile."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+import rl8
+from rl8.compose import CONF
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+
+
+def run(*words, **options):
+    return subprocess.run(words, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel from a copy of what goes into it, so that nothing is left in the clone."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("rl8", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    done = run(
+        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist"), str(source)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next((source / "dist").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Install the wheel into a folder of its own; what it needs comes from this environment."""
+    target = tmp_path_factory.mktemp("installed")
+    done = run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_the_wheel_holds_package_config_types_and_licence(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    conf = {f"rl8/conf/{path.relative_to(CONF)}" for path in CONF.glob("**/*.yaml")}
+    package = {f"rl8/{path.relative_to(ROOT / 'rl8')}" for path in (ROOT / "rl8").glob("**/*.py")}
+    assert conf | package | {"rl8/py.typed", f"rl8-{rl8.__version__}.dist-info/licenses/LICENSE"} <= names
+    assert {name.split("/")[0] for name in names} == {"rl8", f"rl8-{rl8.__version__}.dist-info"}
+
+
+def test_an_installed_wheel_trains_from_an_empty_folder(installed, workdir):
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    small = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "goal.env_steps=16"]
+    quiet = ["trainer.track=false", "trainer.render=false", "trainer.eval_num_envs=4", "hydra.run.dir=out"]
+    done = run(str(installed / "bin" / "rl8"), *small, *quiet, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (workdir / "out" / "policy.pt").is_file()
+    where = run(sys.executable, "-m", "rl8", "--info", "searchpath", env=environment)
+    assert f"file://{installed}/rl8/conf" in where.stdout
+
+
+def test_metadata():
+    found = metadata.metadata("rl8")
+    assert found["Version"] == rl8.__version__
+    assert found["License-Expression"] == "Apache-2.0"
+    assert found["Requires-Python"] == ">=3.10"
+    assert {entry.name: entry.value for entry in metadata.entry_points(group="console_scripts")}[
+        "rl8"
+    ] == "rl8.cli:main"
+
+
+def constraints():
+    """Return the pinned version of each package, for this version of Python."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = [Requirement(line) for line in lines]
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
+    return {pin.name: pin.specifier for pin in pins if pin.marker is None or pin.marker.evaluate()}
+
+
+def requirements():
+    return [Requirement(line) for line in metadata.requires("rl8") or []]
+
+
+@pytest.mark.parametrize("name", sorted({requirement.name for requirement in requirements()}))
+def test_every_dependency_is_pinned_within_its_range_and_tested_as_pinned(name):
+    pins = constraints()
+    version = str(pins[name.lower()]).removeprefix("==")
+    assert all(version in requirement.specifier for requirement in requirements() if requirement.name == name)
+    assert metadata.version(name).split("+")[0] == version
+
+
+def test_torch_is_pinned_exactly():
+    assert str(constraints()["torch"]) == "==2.13.0"
+    assert default_environment()["python_version"] >= "3.10"
+
+
+def test_no_file_names_a_package_index():
+    for name in ("constraints.txt", "pyproject.toml", "Makefile", ".ci/run", "README.md"):
+        assert not re.search(
+            r"--(extra-)?index-url|--find-links|://[^ ]*pypi|pythonhosted", (ROOT / name).read_text()
+        ), name
+
+
+def test_the_version_has_a_changelog():
+    assert re.search(rf"^## {re.escape(rl8.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_make_help_lists_every_command():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    done = run("make", "-C", str(ROOT), "--no-print-directory", "help")
+    assert done.stderr == ""
+    listed = [line.split()[1] for line in done.stdout.splitlines()]
+    assert listed == phony[1].split()
+    assert {"setup", "train", "test", "check", "docs", "ui", "clean"} <= set(listed)
+
+
+def test_make_installs_before_anything_else():
+    for target in ("train", "test", "check", "docs", "ui"):
+        done = run("make", "-C", str(ROOT), "--no-print-directory", "--dry-run", "VENV=none", "PYTHON=mypython", target)
+        lines = done.stdout.splitlines()
+        assert any("mypython -m venv none" in line for line in lines), target
+        assert any("pip install" in line and "--constraint constraints.txt --editable ." in line for line in lines), (
+            target
+        )
+
+
+def test_ci_runs_everything():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in script
+    for target in ("check", "docs", "test"):
+        assert f"make {target}\n" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_errors_expected_in_tests_are_matched():
+    for path in (ROOT / "tests").glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pytest.raises", "pytest.warns"):
+                assert "match" in [keyword.arg for keyword in node.keywords], f"{path.name}, line {node.lineno}"
