@@ -11,10 +11,10 @@ DEV_READY := $(VENV)/.dev-ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test check format docs ui wheel clean
+.PHONY: help setup train sweep test check format docs ui wheel bench wheels bench-gpu clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(DEV_READY)  ## install everything into .venv
 
@@ -44,6 +44,15 @@ ui: $(RUN_READY)  ## look at the recorded runs in a browser
 
 wheel: $(DEV_READY)  ## build a wheel and a source archive in dist
 	$(BIN)/python -m build --outdir dist
+
+bench: $(RUN_READY)  ## measure speed and memory beside other libraries: 25 minutes on two cores, the first time more
+	$(BIN)/python -m experiments.throughput.bench $(ARGS)
+
+wheels: $(RUN_READY)  ## gather in .wheels what bench-gpu needs on a machine that reaches no registry
+	$(BIN)/python -m experiments.throughput.wheels
+
+bench-gpu:  ## the same on a GPU, with its tests, in nine minutes: PYTHON needs torch, no set-up is done
+	$(PYTHON) -m experiments.throughput.gpu $(ARGS)
 
 clean:  ## remove .venv, caches and whatever was built; runs stay
 	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache

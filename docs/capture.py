@@ -1,6 +1,6 @@
 """Take a picture of the live view: run a command in a real terminal (tmux) and write what it shows as SVG.
 
-    python docs/capture.py docs/live.svg 8 "python -m rl8 seed=1"
+python docs/capture.py docs/live.svg 8 "python -m rl8 seed=1"
 """
 
 from __future__ import annotations
