@@ -131,7 +131,14 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     for override in parsed:
         if _is_group(override) and not override.is_sweep_override():
             _check_choice(override)
-    plain = [override for override in parsed if not override.is_sweep_override()]
+    swept = [override for override in parsed if override.is_sweep_override()]
+    for override in swept:
+        if override.is_hydra_override():
+            raise ValueError(
+                f"{override.input_line!r} gives several values to Hydra itself. Accepted: one value; the keys of rl8 "
+                f"may have several. Try {override.get_key_element()}={_as_text(override).split(',')[0]}."
+            )
+    plain = [override for override in parsed if override not in swept]
     choices_made = tuple(str(override.input_line) for override in plain if _is_group(override))
     own = [override for override in plain if override.is_hydra_override() and not _is_group(override)]
     root = _from_files(config_name, choices_made)
@@ -141,7 +148,6 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     if steering:
         root = _composed(config_name, [*choices_made, *steering])
     settings: DictConfig = root.hydra
-    swept = [override for override in parsed if override.is_sweep_override()]
     if settings.mode != RunMode.MULTIRUN:
         if swept:
             key, values = swept[0].get_key_element(), _as_text(swept[0])

@@ -98,6 +98,7 @@ def program(workdir, monkeypatch):
             handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("hydra").setLevel(logging.NOTSET)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(workdir)):
             del sys.modules[name]

@@ -457,6 +457,18 @@ def test_mixed_precision_trains_float32_weights(build, dtype):
     assert algorithm.execution.scaler.is_enabled() == (dtype == "fp16")
 
 
+def test_gradients_under_fp16_are_clipped_in_their_own_scale(build):
+    options = {"num_sgd_iters": 1, "max_grad_norm": 1e-3, "model_cls": GRUModel if build().recurrent else MLPModel}
+    norms = {}
+    for amp in ({}, {"enable_amp": True, "amp_dtype": "fp16"}):
+        algorithm = build(Endless, **options, **amp)
+        algorithm.execution.scaler._init_scale = 256.0  # torch's own overflows at first and skips the step
+        before = weights(algorithm)
+        norms[len(amp)] = iterate(algorithm)["monitors/grad_norm"]
+        assert not torch.equal(weights(algorithm), before)
+    assert norms[2] == pytest.approx(norms[0], rel=0.1)
+
+
 def test_an_overflow_under_fp16_skips_the_step_and_halves_the_scale(build):
     algorithm = build(enable_amp=True, amp_dtype="fp16", num_sgd_iters=1)
     scaler = algorithm.execution.scaler

@@ -354,15 +354,19 @@ def test_a_state_of_another_shape_is_captured_anew(graphs_on_cpu):
     assert algorithm.env.state["memory"].tolist() == [8] * 6
 
 
-@pytest.mark.usefixtures("graphs_on_cpu")
-def test_a_resumed_run_by_graphs_equals_an_unbroken_one():
+def test_a_resumed_run_by_graphs_equals_an_unbroken_one(graphs_on_cpu):
     options = {**SMALL, "lr_schedule": [[0, 1e-2], [100, 1e-3]], "horizons_per_env_reset": -1}
     unbroken = Algorithm(Endless, **options)
     iterate(unbroken, 2)
     saved, _, _ = snapshot(unbroken)
     resumed = Algorithm(Endless, **options)
     iterate(resumed, 5)
+    rollout, update, _ = graphs_on_cpu[3:]  # those of the second algorithm
+    assert rollout.graph is not None
+    assert update.graph is not None
     resumed.load_state_dict(saved)
+    assert rollout.graph is None  # it would read what no longer counts
+    assert update.graph is None
     assert resumed.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-2)
     torch.set_rng_state(saved["rng"])
     expected = iterate(unbroken, 4)
