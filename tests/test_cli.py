@@ -1,6 +1,7 @@
 import os
 import re
 import resource
+import runpy
 import shlex
 import signal
 import subprocess
@@ -138,6 +139,13 @@ def test_version(capfd):
     assert capfd.readouterr().out == f"rl8 {__version__}\n"
 
 
+def test_the_module_is_the_same_program(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["rl8", "algo.gama=1"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("rl8", run_name="__main__")
+    assert capfd.readouterr().err.startswith("rl8: Unknown key 'algo.gama'")
+
+
 def test_the_train_commands_help(capfd):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
@@ -159,6 +167,11 @@ def test_the_config_is_printed_with_changes(my_env, capfd):
 def test_hydras_information(capfd):
     assert main(["--info", "searchpath"]) == 0
     assert str(compose.CONF) in capfd.readouterr().out
+
+
+def test_hydras_refusals_are_one_message(capfd):
+    assert main(["--info", "config", "algo.gama=1"]) == 2
+    assert capfd.readouterr().err.startswith("rl8: --info config algo.gama=1: Could not override 'algo.gama'.")
 
 
 def test_training_with_an_environment_of_ones_own(workdir, my_env):

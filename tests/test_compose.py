@@ -66,6 +66,12 @@ def test_checked_returns_the_config_and_what_its_files_say(folder):
     assert (cfg.algo.gamma, reference.algo.gamma) == (0.5, 0.95)
 
 
+def test_items_of_lists_are_keys_too():
+    cfg, reference = checked("algo.lr_schedule.0.1=5e-3")
+    assert cfg.algo.lr_schedule[0] == [0, 5e-3]
+    assert reference.algo.lr_schedule[0] == [0, 2e-3]
+
+
 def test_an_environments_file_wins_over_the_groups_and_the_command_line_over_it(folder):
     (folder / "conf" / "env" / "strong.yaml").write_text(
         "# @package _global_\nenv:\n  _target_: my_env.MyEnv\nalgo:\n  gamma: 0.5\n  horizon: 7\n"
