@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program's name; by default the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Read when torch loads OpenMP. By default a thread spins for milliseconds at each barrier, so that one other busy
+    # process makes two threads seven times slower than one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _dispatch(words)
     except KeyboardInterrupt as stop:
