@@ -6,6 +6,7 @@ Called by `make docs`, which makes any warning an error.
 from __future__ import annotations
 
 import pkgutil
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -30,9 +31,9 @@ def main() -> None:
     pdoc.render.configure(docformat="google", footer_text=f"rl8 {rl8.__version__}")
     rl8.__all__ += [module.name for module in pkgutil.iter_modules(rl8.__path__) if module.name != "__main__"]
     pdoc.pdoc("rl8", output_directory=OUTPUT)
-    for picture in HERE.glob("*.png"):
-        (OUTPUT / "docs").mkdir(exist_ok=True)
-        shutil.copy(picture, OUTPUT / "docs")
+    for picture in re.findall(r"!\[[^]]*\]\((\S+)\)", readme):
+        (OUTPUT / picture).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE.parent / picture, OUTPUT / picture)
     print(f"wrote {OUTPUT / 'index.html'}")
 
 
