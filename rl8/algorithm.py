@@ -483,9 +483,9 @@ class Algorithm:
         self._buffered = False
         for name, value in saved["counters"].items():
             setattr(self, name, value)
-        torch.set_rng_state(saved["rng"].cpu())
+        torch.set_rng_state(saved["rng"].cpu())  # host sync: generators take their state from there
         if saved["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)
+            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)  # host sync: as above
 
 
 class RecurrentAlgorithm(Algorithm):

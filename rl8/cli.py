@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # Read when torch loads OpenMP. By default a thread spins for milliseconds at each barrier, so that one other busy
-    # process makes two threads seven times slower than one.
+    # process costs two threads a factor of seven; experiments/LOG.md has figures.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _dispatch(words)
