@@ -243,9 +243,10 @@ class Policy(nn.Module):
                 if not mixed:
                     raise
                 dtype = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.")
+                other = "" if dtype == "bfloat16" else "algo.amp_dtype=bf16, or "
                 raise ValueError(
                     f"{type(self.model).__name__} can't compute in {dtype} on this {self.device.type}: "
-                    f"{str(error).splitlines()[0].rstrip('.')}. Try algo.amp_dtype=bf16, or algo.enable_amp=false."
+                    f"{str(error).splitlines()[0].rstrip('.')}. Try {other}algo.enable_amp=false."
                 ) from error
             return output
 

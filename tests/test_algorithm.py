@@ -28,11 +28,16 @@ def build(request):
 
     def build(env_cls=Episodes, *, seed=0, **options):
         torch.manual_seed(seed)
-        if algorithm_cls.recurrent and options.get("amp_dtype") == "fp16":
-            options["model_cls"] = GRUModel  # oneDNN has no fp16 LSTM
+        if algorithm_cls.recurrent and options.get("enable_amp") and not has_lstm(options.get("amp_dtype", "bf16")):
+            options["model_cls"] = GRUModel
         return algorithm_cls(env_cls, **{**defaults, **options})
 
     return build
+
+
+def has_lstm(dtype):
+    """Return whether oneDNN has an LSTM in this precision for this processor."""
+    return dtype == "bf16" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def iterate(algorithm, count=1):
@@ -98,10 +103,13 @@ def test_a_precision_that_a_model_cannot_compute_in_is_refused():
                 raise RuntimeError("no such kernel\nhint")
             raise RuntimeError("bug")
 
-    with pytest.raises(
-        ValueError, match=r"Refusing can't compute in float16 on this cpu: no such kernel. Try algo.amp"
-    ):
-        Algorithm(Episodes, model_cls=Refusing, enable_amp=True, amp_dtype="fp16", **SMALL)
+    advice = {
+        "fp16": "float16 .*: no such kernel. Try algo.amp_dtype=bf16, or",
+        "bf16": "bfloat16 .*kernel. Try algo.en",
+    }
+    for dtype, expected in advice.items():
+        with pytest.raises(ValueError, match=f"Refusing can't compute in {expected}"):
+            Algorithm(Episodes, model_cls=Refusing, enable_amp=True, amp_dtype=dtype, **SMALL)
     with pytest.raises(RuntimeError, match="bug"):
         Algorithm(Episodes, model_cls=Refusing, **SMALL)
 
