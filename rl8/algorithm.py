@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,11 +25,13 @@ from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model
 from rl8.normalization import RewardScaler
 from rl8.optim import build_optimizer, load_optimizer, set_learning_rate
+from rl8.pieces import Gradient, Piece, add, gradient, split
 from rl8.policy import Policy
 from rl8.rollout import Minibatch, Rollout, collect
 from rl8.schedules import Schedule
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
+from rl8.threads import side_by_side
 
 Metrics = dict[str, Tensor]
 
@@ -67,6 +70,7 @@ class Algorithm:
         env_steps: Env steps collected so far.
         iterations: Calls of `step` so far.
         resets: Resets of the environment so far.
+        piece_size: Env steps per forward and backward pass of a thread; None for whole minibatches.
 
     Raises:
         TypeError: If an option does not exist or has the wrong type.
@@ -132,6 +136,8 @@ class Algorithm:
             autocast=self.execution.autocast,
         )
         self._check_kind()
+        self.piece_size = self.execution.piece_size(self.policy.model.piece_size)
+        self._threads = self.execution.threads if self.policy.pure else 1
         self.rollout = Rollout(
             self.policy,
             hparams.num_envs,
@@ -168,7 +174,7 @@ class Algorithm:
         else:
             self.rollout.resume()
         if deterministic:
-            collect(self.env, self.policy, self.rollout, deterministic=True, piece_size=self.execution.piece_size)
+            collect(self.env, self.policy, self.rollout, deterministic=True, piece_size=self.piece_size)
             self._pin_env_state()
         else:
             self._collect()
@@ -195,7 +201,7 @@ class Algorithm:
             self.env,
             self.policy,
             self.rollout,
-            piece_size=self.execution.piece_size,
+            piece_size=self.piece_size,
             act=self._act,
             step=self._env_step,
         )
@@ -313,35 +319,35 @@ class Algorithm:
             self._rows = rows
 
     def _learn_eagerly(self) -> None:
-        """Backpropagate one minibatch and, unless gradients accumulate over the pass, take an optimizer step."""
+        """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
         if not self.hparams.accumulate_grads:
             self.optimizer.zero_grad(set_to_none=not self.execution.graphs)
         self._minibatch_totals.zero_()
-        for rows, weight in self._pieces(self._rows):
-            self._backward(self.rollout.minibatch(rows), weight)
+        tasks = [partial(self._gradient, pieces) for pieces in self._shares()]
+        for tensors, losses in side_by_side(tasks):
+            sums = add([parameter.grad for parameter in self.parameters], tensors)
+            for parameter, total in zip(self.parameters, sums, strict=True):
+                parameter.grad = total
+            self._minibatch_totals[:GRAD_NORM].add_(losses)
         self._totals.add_(self._minibatch_totals)
         if not self.hparams.accumulate_grads:
             self._apply_eagerly()
 
-    def _pieces(self, rows: Tensor | slice) -> Iterator[tuple[Tensor | slice, float]]:
-        """Yield pieces of a minibatch that fit the caches, as equal as possible, and their shares of it."""
-        hparams = self.hparams
-        sequences = hparams.minibatch_size // hparams.seq_len
-        wanted = max((self.execution.piece_size or hparams.minibatch_size) // hparams.seq_len, 1)
-        size = -(-sequences // -(-sequences // wanted))
-        for start in range(0, sequences, size):
-            stop = min(start + size, sequences)
-            if isinstance(rows, slice):
-                yield slice(rows.start + start, rows.start + stop), (stop - start) / sequences
-            else:
-                yield rows[:, start:stop], (stop - start) / sequences
+    def _shares(self) -> list[list[Piece]]:
+        """Return which pieces of the present minibatch each thread computes."""
+        length = self.hparams.seq_len
+        num_seqs = self.hparams.minibatch_size // length
+        return split(self._rows, seq_len=length, num_seqs=num_seqs, piece_size=self.piece_size, threads=self._threads)
 
-    def _backward(self, batch: Minibatch, weight: float) -> None:
-        """Add the gradient of one piece, which is `weight` of its minibatch, and what is logged with it."""
-        loss = self._loss(batch)
-        share = weight / self.hparams.num_minibatches if self.hparams.accumulate_grads else weight
-        self.execution.scaler.scale(loss.total * share).backward()
-        self._minibatch_totals[:GRAD_NORM].add_(torch.stack([loss.total.detach(), *loss[1:]]), alpha=weight)
+    def _gradient(self, pieces: Sequence[Piece]) -> Gradient:
+        """Return the gradient of some pieces of a minibatch, and what is logged with it."""
+        share = 1 / self.hparams.num_minibatches if self.hparams.accumulate_grads else 1.0
+        return gradient(
+            self.parameters,
+            loss=lambda rows: self._loss(self.rollout.minibatch(rows)),
+            scale=lambda total: self.execution.scaler.scale(total * share),
+            pieces=pieces,
+        )
 
     def _loss_eagerly(self, batch: Minibatch) -> PPOLoss:
         """Return the loss of one piece."""

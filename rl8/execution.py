@@ -17,9 +17,6 @@ import torch
 
 from rl8.settings import DeviceSettings
 
-# Env steps per thread whose activations (256 floats a layer) and gradients stay in a core's second-level cache.
-CPU_PIECE_SIZE = 1024
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +29,9 @@ class Execution:
         settings: What the user chose.
         enable_amp: Whether networks compute in `amp_dtype`.
         amp_dtype: `"bf16"` or `"fp16"`.
+
+    Attributes:
+        threads: How many pieces of a minibatch are computed at once.
 
     Raises:
         ValueError: If the device does not exist here.
@@ -48,6 +48,8 @@ class Execution:
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         self.graphs = settings.graphs and self.device.type == "cuda"
+        # Inductor's code shares its own operations out, and compiles in one thread.
+        self.threads = torch.get_num_threads() if self.device.type == "cpu" and not settings.compile else 1
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which networks compute."""
@@ -56,12 +58,15 @@ class Execution:
         # The cache of cast weights outlives an optimizer step inside one context and is illegal in a captured graph.
         return torch.autocast(self.device.type, dtype=self.amp_dtype, cache_enabled=False)
 
-    @property
-    def piece_size(self) -> int | None:
-        """Env steps per forward and backward pass; None for a whole minibatch."""
+    def piece_size(self, suited: int) -> int | None:
+        """Return env steps per forward and backward pass of a thread; None for whole minibatches.
+
+        Args:
+            suited: What suits the model on a CPU.
+        """
         if self.settings.piece_size is not None:
             return self.settings.piece_size
-        return CPU_PIECE_SIZE * torch.get_num_threads() if self.device.type == "cpu" else None
+        return suited if self.device.type == "cpu" else None
 
     def compiled(self, function: Function) -> Function:
         """Return `function`, fused by Inductor at its first call if the settings say so."""

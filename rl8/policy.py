@@ -57,6 +57,8 @@ class Policy(nn.Module):
         model: The network.
         model_config: Keywords that the model was built with; None if it was handed over ready-made.
         views: What of the observations the model sees.
+        pure: Whether evaluating observations draws no random numbers and changes nothing in the model, so that threads
+            can do it at the same time.
         normalized: Path of each observation that is normalised, in the order of `normalizers`.
 
     Raises:
@@ -106,6 +108,7 @@ class Policy(nn.Module):
         self.to(device)
         self.device = torch.device(device)
         self._check()
+        self.pure = self._leaves_no_trace()
 
     @property
     def recurrent(self) -> bool:
@@ -226,17 +229,25 @@ class Policy(nn.Module):
             config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
         return model_cls(self.observation_spec, self.action_spec, **config)
 
+    def _random_seen(self, n: int) -> Nested:
+        """Return `[1, n, ...]` what the model sees of random observations."""
+        obs: Any = self.observation_spec.to(self.device).rand(n)
+        if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
+            obs[ACTION_MASK] = torch.ones_like(obs[ACTION_MASK])
+        rows = obs.unsqueeze(0).expand(self.views.history + 1, *([n] if isinstance(obs, TensorDict) else obs.shape))
+        ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
+        return self.views.step(rows, ages, self.views.history)
+
+    def _fork_rng(self) -> AbstractContextManager[None]:
+        """Return a context that draws nothing from the run's random numbers."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
     @torch.no_grad()
     def _try(self, n: int) -> Output:
-        """Return what the model makes of `n` random observations, drawing nothing from the run's random numbers."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.autocast():
+        """Return what the model makes of `n` random observations."""
+        with self._fork_rng(), self.autocast():
             mixed = torch.is_autocast_enabled(self.device.type)
-            obs: Any = self.observation_spec.to(self.device).rand(n)
-            if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
-                obs[ACTION_MASK] = torch.ones_like(obs[ACTION_MASK])
-            rows = obs.unsqueeze(0).expand(self.views.history + 1, *([n] if isinstance(obs, TensorDict) else obs.shape))
-            ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
-            seen = self.views.step(rows, ages, self.views.history)
+            seen = self._random_seen(n)
             try:
                 output: Output = self.model(self._normalize(seen), self.initial_state(n))
             except RuntimeError as error:
@@ -249,6 +260,23 @@ class Policy(nn.Module):
                     f"{str(error).splitlines()[0].rstrip('.')}. Try {other}algo.enable_amp=false."
                 ) from error
             return output
+
+    @torch.no_grad()
+    def _leaves_no_trace(self) -> bool:
+        """Return whether `evaluate` draws no random numbers and changes nothing in the model."""
+        with self._fork_rng():
+            seen, state = self._random_seen(2), self.initial_state(2)
+            actions = self.act(seen, state).actions.unsqueeze(0)
+            rng, before = torch.get_rng_state(), self._contents()
+            self.evaluate(seen, actions, state)
+            after = self._contents()
+            return before == after and torch.equal(rng, torch.get_rng_state())
+
+    def _contents(self) -> tuple[list[Any], list[int]]:
+        """Return everything that modules hold, and how often each buffer was written."""
+        buffers = list(self.buffers())
+        attributes = [value for module in self.modules() for value in vars(module).values()]
+        return [_Same(value) for value in (*attributes, *buffers)], [buffer._version for buffer in buffers]
 
     def _check(self) -> None:
         """Compare what comes out of the model with what is needed."""
@@ -283,6 +311,16 @@ class Policy(nn.Module):
                     f"{name} has a state_spec but returned no state. Return Output(features, values, state)."
                 )
             self.model.state_spec.to(self.device).check(output.state, f"{name}'s state")
+
+
+class _Same:
+    """Equal to itself, wrapped, and to nothing else; keeps its object from being replaced at the same address."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
 
 
 def _check_mask(mask: Spec, shapes: Mapping[str, Any], action_spec: Spec, name: str = ACTION_MASK) -> None:

@@ -22,8 +22,8 @@ class DeviceSettings:
         compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time).
         matmul_precision: float32 matrix products: `"highest"`, `"high"` (TF32 on CUDA) or `"medium"`.
         piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
-            the same gradient. None chooses one that fits the caches on a CPU, and the whole minibatch on CUDA.
-        num_threads: CPU threads; None leaves torch's own choice.
+            the same gradient. None takes what suits the model on a CPU, and the whole minibatch on CUDA.
+        num_threads: CPU threads, each of which computes pieces of its own; None leaves torch's own choice.
     """
 
     device: str = "cpu"

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import TanhTransform, TransformedDistribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
+from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, pieces
 from rl8.algorithm import UPDATE_METRICS
 from rl8.distributions import Normal, SquashedNormal
 from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
@@ -286,6 +286,41 @@ def test_any_piece_size_gives_the_same_update(build, minibatch_size, piece_size)
         after.append((weights(algorithm), metrics))
     torch.testing.assert_close(after[0][0], after[1][0], rtol=1e-4, atol=2e-5)
     assert after[0][1] == pytest.approx(after[1][1], rel=1e-3, abs=1e-4)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Let two threads share minibatches of any size."""
+    monkeypatch.setattr(pieces, "MIN_STEPS_PER_THREAD", 1)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("minibatch_size", [None, 32])
+def test_threads_share_an_update(build, minibatch_size):
+    after = []
+    for threads in (1, 2, 2):
+        device = DeviceSettings(piece_size=12, num_threads=threads)
+        algorithm = build(device=device, sgd_minibatch_size=minibatch_size)
+        assert next(len(algorithm._shares()) for algorithm._rows in algorithm._minibatches()) == threads
+        metrics = iterate(algorithm, 2)
+        after.append((weights(algorithm), metrics))
+    torch.testing.assert_close(after[0][0], after[1][0], rtol=1e-4, atol=2e-5)
+    assert after[1][1] == after[2][1]  # whichever thread is first
+    assert torch.equal(after[1][0], after[2][0])
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_policy_that_draws_numbers_is_evaluated_in_order(build):
+    shared = {"device": DeviceSettings(num_threads=2), "distribution_cls": SquashedNormal, "entropy_coeff": 0.1}
+    algorithms = [build(Steering, **shared) for _ in range(2)]
+    for algorithm in algorithms:
+        torch.manual_seed(1)
+        iterate(algorithm, 2)
+        assert len(algorithm._shares()) == 1
+    assert torch.equal(*(weights(algorithm) for algorithm in algorithms))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -9,7 +9,7 @@ from envs import Endless, Episodes, Machine, Steering, Syncing
 
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
 from rl8.env import CartPole
-from rl8.execution import CPU_PIECE_SIZE, CapturedWork, Execution, Work
+from rl8.execution import CapturedWork, Execution, Work
 from rl8.models import TransformerModel
 
 SMALL = {"num_envs": 6, "horizon": 8, "model_config": {"hiddens": [16]}}
@@ -133,8 +133,10 @@ def test_a_cpu_calls_the_work_itself():
     assert execution.device == torch.device("cpu")
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_num_threads() == 2
-    assert execution.piece_size == 2 * CPU_PIECE_SIZE
-    assert Execution(DeviceSettings(piece_size=7, num_threads=1)).piece_size == 7
+    assert execution.piece_size(2048) == 2048
+    assert execution.threads == 2
+    assert Execution(DeviceSettings(piece_size=7, num_threads=1)).piece_size(2048) == 7
+    assert Execution(DeviceSettings(compile=True)).threads == 1
 
 
 def test_work_whose_learning_rate_a_graph_would_freeze_is_not_captured(graphs_on_cpu):
@@ -179,7 +181,8 @@ def test_cuda_settings():
     execution = Execution(DeviceSettings("cuda:1"), enable_amp=True)
     assert execution.graphs
     assert not Execution(DeviceSettings("cuda", graphs=False)).graphs
-    assert execution.piece_size is None
+    assert execution.piece_size(2048) is None
+    assert execution.threads == 1
     assert execution.memory_mb() == 3
     begin = execution.mark()
     assert execution.elapsed_ms(begin, execution.mark()) >= 0

@@ -12,12 +12,12 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "hyperparameters", "settings", "specs", "targets"},
+    {"checks", "data", "hyperparameters", "settings", "specs", "targets", "threads"},
     {"advantages", "losses", "nn", "normalization", "schedules"},
     {"conditions", "distributions", "env", "views"},
     {"models"},
     {"policy"},
-    {"execution", "optim", "rollout"},
+    {"execution", "optim", "pieces", "rollout"},
     {"algorithm", "evaluation"},
     {"checkpoint", "movies", "outbox", "plots", "progress", "provenance", "readings", "store", "sweeps", "tracking"},
     {"trainer"},

@@ -6,7 +6,7 @@ from torch import nn
 
 from rl8 import specs
 from rl8.data import ACTION_MASK
-from rl8.distributions import Categorical, Normal
+from rl8.distributions import Categorical, Normal, SquashedNormal
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
 from rl8.policy import Policy, reset_where
 
@@ -75,6 +75,53 @@ def test_the_check_of_a_ready_model_draws_no_random_numbers():
     before = torch.get_rng_state()
     Policy(FLAT, CHOICE, model=model)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Dropping(Tiny):
+    """Draws random numbers."""
+
+    def forward(self, obs, state=None):
+        return super().forward(nn.functional.dropout(obs, 0.5), state)
+
+
+class Counting(Tiny):
+    """Writes to a buffer."""
+
+    def __init__(self, observation_spec, action_spec):
+        super().__init__(observation_spec, action_spec)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, obs, state=None):
+        self.calls += 1
+        return super().forward(obs, state)
+
+
+class Remembering(Tiny):
+    """Keeps its last output as an attribute."""
+
+    def forward(self, obs, state=None):
+        self.last = super().forward(obs, state)
+        return self.last
+
+
+@pytest.mark.parametrize(
+    ("model_cls", "distribution_cls", "pure"),
+    [
+        (Tiny, Categorical, True),
+        (MLPModel, Categorical, True),
+        (LSTMModel, Categorical, True),
+        (TransformerModel, Categorical, True),
+        (MLPModel, Normal, True),
+        (MLPModel, SquashedNormal, False),  # its entropy is estimated from a sample
+        (Dropping, Categorical, False),
+        (Counting, Categorical, False),
+        (Remembering, Categorical, False),
+    ],
+)
+def test_what_threads_cannot_do_at_the_same_time_is_recognised(model_cls, distribution_cls, pure):
+    action = CHOICE if distribution_cls is Categorical else specs.Unbounded(2)
+    options = {"model_cls": model_cls, "distribution_cls": distribution_cls}
+    assert Policy(FLAT, action, normalize_obs=True, **options).pure == pure
 
 
 @pytest.mark.parametrize("env_cls", [Episodes, MaskedBandit, Machine, Steering])
@@ -183,10 +230,12 @@ def test_networks_run_in_the_given_precision():
     model = Recorder(FLAT, CHOICE)
     policy = Policy(FLAT, CHOICE, model=model, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     seen = observe(FLAT, 2)
+    at_first = len(model.given)
     policy.act(seen)
     policy.values(seen)
     policy.evaluate(seen, torch.zeros(1, 2, dtype=torch.int64))
-    assert [enabled for _, enabled in model.given] == [True] * 4
+    assert len(model.given) == at_first + 3
+    assert all(enabled for _, enabled in model.given)
     assert not torch.is_autocast_enabled("cpu")
 
 

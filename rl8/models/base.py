@@ -49,11 +49,18 @@ class Model(nn.Module):
     A model whose policy and value share nothing can also define `act` and `value`; the rollout then computes values
     of all steps in one pass.
 
+    On a CPU, several threads may compute pieces of a minibatch at once; a model whose forward pass draws random numbers
+    or changes its buffers or attributes is recognised and computed piece after piece.
+
     Attributes:
+        piece_size: Env steps that a thread of a CPU computes in one pass, >= 1. Larger pieces leave the caches, smaller
+            ones cost more operations; the update's result is the same.
         windows: Length of the window by observation key, for models that look at the last W observations; what they
             see is described in `rl8.views.Views`.
         state_spec: Recurrent state of one environment (its initial value is zeros); None for feedforward models.
     """
+
+    piece_size: int = 2048
 
     def __init__(self, observation_spec: Spec, action_spec: Spec) -> None:
         super().__init__()
