@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rl8 import threads
 from rl8.env import CartPole
 from rl8.models import MLPModel
 from rl8.readings import Readings, line
@@ -165,6 +166,17 @@ def test_operations_and_reads_are_counted():
         a.tolist()  # one read
 
     assert counts.operations(work) == {"operations": 2, "views": 1, "host_reads": 2}
+
+
+def test_operations_of_all_threads_are_counted():
+    a = torch.ones(3, 2)
+    torch.set_num_threads(2)
+    try:
+        found = counts.operations(lambda: threads.side_by_side([lambda: a + a, lambda: a * a]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert found["operations"] == 2
 
 
 def test_a_program_is_run_in_a_process():

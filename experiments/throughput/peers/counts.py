@@ -43,9 +43,17 @@ class _Reads(TorchFunctionMode):
 
 
 def operations(work: Callable[[], object]) -> dict[str, int]:
-    """Return how many ATen operations `work` dispatches (views apart), and how many numbers the host reads."""
-    with _Reads() as reads, _Operations() as seen:
-        work()
+    """Return how many ATen operations `work` dispatches (views apart), and how many numbers the host reads.
+
+    One thread does it all: only what the caller's own thread dispatches is seen.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _Reads() as reads, _Operations() as seen:
+            work()
+    finally:
+        torch.set_num_threads(threads)
     views = sum(count for name, count in seen.counter.items() if name in VIEWS)
     read = seen.counter[READ_OPERATION]
     return {
