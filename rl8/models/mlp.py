@@ -14,6 +14,9 @@ from rl8.nn import MLP, Encoder, FeatureHead, ValueHead
 from rl8.specs import Nested, Spec
 from rl8.views import split_window, window_of
 
+# Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
+PIECE_FLOATS = 2**21
+
 
 class MLPModel(Model):
     """Two separate perceptrons, one for the policy and one for the value.
@@ -53,20 +56,27 @@ class MLPModel(Model):
         )
         self.value_net = MLP(size, hiddens, activation)
         self.value_head = ValueHead(self.value_net.size)
+        if self.policy_net.blockwise:
+            self.piece_size = max(PIECE_FLOATS // max([size, *hiddens]), self.piece_size)
 
     def forward(self, obs: Nested, state: Nested | None = None) -> Output:
         """Return features and values `[L, B, ...]` for observations `[L, B, ...]`."""
         inputs = self._inputs(obs)
-        values: Tensor = self.value_head(self.value_net(inputs))
-        return Output(self.policy_head(self.policy_net(inputs)), values)
+        return Output(self._features(inputs), self._values(inputs))
 
     def act(self, obs: Nested, state: Nested | None = None) -> tuple[Mapping[str, Any], None]:
         """Return features only."""
-        return self.policy_head(self.policy_net(self._inputs(obs))), None
+        return self._features(self._inputs(obs)), None
 
     def value(self, obs: Nested) -> Tensor:
         """Return values only, `[L, B]`."""
-        values: Tensor = self.value_head(self.value_net(self._inputs(obs)))
+        return self._values(self._inputs(obs))
+
+    def _features(self, inputs: Tensor) -> dict[str, Any]:
+        return self.policy_head.features(self.policy_net(inputs, self.policy_head.linear))
+
+    def _values(self, inputs: Tensor) -> Tensor:
+        values: Tensor = self.value_net(inputs, self.value_head.linear).squeeze(-1)
         return values
 
     def _inputs(self, obs: Nested) -> Tensor:

@@ -55,8 +55,11 @@ class FeatureHead(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Any]:
         """Return features `[L, B, *shape]` for inputs `[L, B, in_features]`."""
+        return self.features(self.linear(inputs))
+
+    def features(self, outputs: Tensor) -> dict[str, Any]:
+        """Return features `[L, B, *shape]` for what `linear` gave, `[L, B, out_features]`."""
         features: dict[str, Any] = {}
-        outputs = self.linear(inputs)
         batch = outputs.shape[:-1]
         for (path, shape), part in zip(self.computed, outputs.split(self.sizes, dim=-1), strict=True):
             _put(features, path, part if len(shape) == 1 else part.reshape(*batch, *shape))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_choice, check_range
+from rl8.nn import blockwise
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "elu": nn.ELU,
@@ -57,12 +59,45 @@ class MLP(nn.Module):
         # In place: a linear layer's gradient needs no output of its own, and memory traffic limits small networks.
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()
         self.size = sizes[-1]
+        self._blockwise = blockwise.ACTIVATIONS.get(activation)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return `[..., size]` for inputs `[..., in_features]`."""
+    @property
+    def blockwise(self) -> bool:
+        """Whether a CPU computes the layers block by block, so that more rows at once don't leave its caches."""
+        return self._blockwise is not None
+
+    def forward(self, inputs: Tensor, head: nn.Linear | None = None) -> Tensor:
+        """Return `[..., size]` for inputs `[..., in_features]`, or what a linear layer makes of that.
+
+        Args:
+            inputs: `[..., in_features]`.
+            head: A last layer without activation, computed together with the others: faster on a CPU than on its own.
+        """
         # Two dimensions: with more, a layer's result is a view, whose in-place activation is differentiated by copies.
         rows = inputs.flatten(0, -2)
-        for layer in self.layers:
-            rows = self.activation(layer(rows))
+        layers: list[Any] = [*self.layers, *([] if head is None else [head])]
+        if self._blockwise is not None and rows.device.type == "cpu" and _bare(layers) and not _transformed():
+            parameters = [(layer.weight, layer.bias) for layer in layers]
+            rows = blockwise.perceptron(rows, parameters, self._blockwise, len(self.layers))
+        else:
+            for layer in self.layers:
+                rows = self.activation(layer(rows))
+            rows = rows if head is None else head(rows)
         outputs: Tensor = rows.unflatten(0, inputs.shape[:-1])
         return outputs
+
+
+def _bare(layers: Sequence[Any]) -> bool:
+    """Return whether layers do nothing but multiply and add: none was replaced, and nobody listens to one."""
+    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return bool(layers) and all(
+        type(layer) is nn.Linear
+        and getattr(layer, "bias", None) is not None
+        and not any(getattr(layer, name) for name in hooks)
+        for layer in layers
+    )
+
+
+def _transformed() -> bool:
+    """Return whether torch watches the operations in order to replace them: mixed precision, Inductor."""
+    return torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()

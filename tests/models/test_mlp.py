@@ -16,6 +16,15 @@ def test_the_default_is_two_networks_of_256_256_relu():
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_403
 
 
+@pytest.mark.parametrize(
+    ("options", "piece_size"),
+    [({}, 8192), ({"hiddens": (1024,)}, 2048), ({"hiddens": (4096,)}, 2048), ({"activation": "elu"}, 2048)],
+)
+def test_pieces_are_larger_where_layers_are_computed_in_blocks(options, piece_size):
+    model, _ = build(MLPModel, Unbounded(3), Categorical(2), **options)
+    assert model.piece_size == piece_size
+
+
 def test_policy_and_value_share_nothing():
     model, _ = build(MLPModel, Unbounded(3), Categorical(2), hiddens=(8,))
     model.value(torch.randn(1, 5, 3)).sum().backward()
