@@ -31,8 +31,8 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     torch.set_num_threads(1)
     try:
         if count not in _pools:
-            _pools[count] = ThreadPoolExecutor(count - 1, "rl8", torch.set_num_threads, (1,))
-        others = [_pools[count].submit(task) for task in tasks[1:]]
+            _pools[count] = ThreadPoolExecutor(count - 1, "rl8")
+        others = [_pools[count].submit(_alone, task) for task in tasks[1:]]
         try:
             first = tasks[0]()
         finally:
@@ -40,3 +40,11 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         return [first, *(other.result() for other in others)]
     finally:
         torch.set_num_threads(count)
+
+
+def _alone(task: Callable[[], Result]) -> Result:
+    """Run a task whose operations are not shared with other threads."""
+    # Not when the pool's thread starts: that may be after the caller has set the number anew, for MKL in all threads.
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+    return task()
