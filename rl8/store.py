@@ -13,7 +13,6 @@ import socket
 import sqlite3
 import ssl
 import tempfile
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -127,35 +126,6 @@ def open_store(uri: str | None = None) -> Store:
             return Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri))
     except Exception as error:
         raise ValueError(store_problem(uri, error)) from error
-
-
-_preloading: threading.Thread | None = None
-
-
-def preload() -> None:
-    """Start importing MLflow and opening the store in the background, and return at once.
-
-    The caller builds other things meanwhile. Nothing is reported: a store that can't be opened is named by the call
-    that needs it.
-    """
-    global _preloading
-    if _preloading is None:
-        # no daemon: a process that ends at once must not leave half a database behind
-        _preloading = threading.Thread(target=_open_quietly, name="rl8-preload")
-        _preloading.start()
-
-
-def await_preload() -> None:
-    """Wait for what `preload` started, if anything."""
-    global _preloading
-    if _preloading is not None:
-        _preloading.join()
-        _preloading = None
-
-
-def _open_quietly() -> None:
-    with contextlib.suppress(Exception):
-        open_store()
 
 
 def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:

@@ -26,7 +26,6 @@ from rl8.store import (
     SWEEP_VARIABLE,
     Store,
     StoreUnreachableError,
-    await_preload,
     experiment_id,
     first_line,
     open_store,
@@ -130,7 +129,6 @@ def start_sweep(
     """
     from mlflow.entities import Param
 
-    await_preload()
     settings = dict(_split(override) for override in overrides)
     swept = [name for name, value in settings.items() if _has_choices(value)]
     tags = provenance.provenance(device) | {"overrides": provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)}

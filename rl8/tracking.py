@@ -25,7 +25,6 @@ from rl8.store import (
     SWEEP_VARIABLE,
     Store,
     StoreUnreachableError,
-    await_preload,
     check_answers,
     experiment_id,
     first_line,
@@ -127,7 +126,6 @@ class Tracker:
         Raises:
             ValueError: If the store, the experiment or the run can't be used, with what to do about it.
         """
-        await_preload()
         all_tags = provenance.provenance(device)
         for name, value in (tags or {}).items():
             all_tags[provenance.clean_name(name)] = provenance.cut(str(value), provenance.TAG_LIMIT)

@@ -77,21 +77,6 @@ def test_open_store(store_dir):
     assert opened.client.get_experiment(number).artifact_location == str(store_dir / "mlruns" / number)
 
 
-def test_preload_opens_the_store_in_the_background(store_dir):
-    store.preload()
-    store.preload()  # one is enough
-    store.await_preload()
-    store.await_preload()
-    assert store._preloading is None
-
-
-def test_preload_keeps_its_troubles_to_itself(workdir, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
-    store.preload()
-    store.await_preload()
-    assert not list(workdir.iterdir())
-
-
 def test_a_server_that_is_absent():
     uri = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(StoreUnreachableError, match=rf"store at {uri} does not answer .*refused"):
