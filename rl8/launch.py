@@ -6,6 +6,7 @@ Nothing here imports torch until `parts` is called.
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import math
 import traceback
@@ -246,6 +247,14 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
 
 def run(trainer: Trainer, plan: Plan) -> Outcome:
     """Train until the plan's condition is met or a signal arrives."""
+    if plan.trainer.track:
+        from rl8.store import load_client
+
+        load_client()
+    if not gc.isenabled():
+        # The command line keeps the collector off during start-up. What there is now stays: never look at it again.
+        gc.freeze()
+        gc.enable()
     metrics = trainer.run()
     return Outcome(metrics.get(plan.goal.metric, math.nan), trainer.stopped_by)
 

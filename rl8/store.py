@@ -101,6 +101,12 @@ def store_uri() -> str:
     return str(mlflow.get_tracking_uri())
 
 
+def load_client() -> None:
+    """Import what opening the store takes, which MLflow would import in the middle of it."""
+    if _scheme(store_uri()).split("+")[0] in ("sqlite", *_DATABASE_PORTS):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def open_store(uri: str | None = None) -> Store:
     """Open a store; create it if it is a database that does not exist yet.
 

@@ -1,3 +1,4 @@
+import gc
 import os
 import re
 import resource
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from rl8 import __version__, cli, compose, jobs
+from rl8 import __version__, cli, compose, jobs, launch
 from rl8.cli import exit_code, main, report
 from rl8.launch import Outcome
 
@@ -260,3 +261,29 @@ def test_a_signal_ends_a_run_with_everything_saved(workdir):
     assert process.returncode == 143
     assert "stopped by SIGTERM" in rest
     assert next((workdir / "outputs").glob("*/*/policy.pt")).is_file()
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+def test_the_garbage_collector_rests_until_training_begins(monkeypatch, sweep):
+    build, run, freeze = launch.build, launch.run, gc.freeze
+    seen = []
+    monkeypatch.setattr(launch, "build", lambda *args: seen.append(("build", gc.isenabled())) or build(*args))
+    monkeypatch.setattr(gc, "freeze", lambda: seen.append("freeze") or freeze())
+
+    def spy(trainer, plan):
+        train = trainer.run
+        monkeypatch.setattr(trainer, "run", lambda: seen.append(("train", gc.isenabled())) or train())
+        return run(trainer, plan)
+
+    monkeypatch.setattr(launch, "run", spy)
+    assert main([*sweep, *QUIET, *SMALL]) == 0
+    first = [("build", False), "freeze", ("train", True)]
+    # What a sweep's first job leaves is garbage in the second, which must not be kept for good.
+    assert seen == (first + [("build", True), ("train", True)] if sweep else first)
+    assert gc.isenabled()
+    gc.unfreeze()
+
+
+def test_the_garbage_collector_works_again_after_a_mistake():
+    assert main(["env=cartpol"]) == 2
+    assert gc.isenabled()

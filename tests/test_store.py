@@ -69,6 +69,17 @@ def test_client_defaults_leave_the_users_settings_alone(monkeypatch):
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
+def test_the_client_is_loaded_with_what_the_store_takes(workdir):
+    code = (
+        "import os, sys; from rl8.store import load_client; name = 'mlflow.store.tracking.sqlalchemy_store';"
+        "os.environ['MLFLOW_TRACKING_URI'] = 'http://127.0.0.1:1'; load_client(); assert name not in sys.modules;"
+        "del os.environ['MLFLOW_TRACKING_URI']; load_client(); assert name in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(workdir.iterdir())  # nothing has been created
+
+
 def test_open_store(store_dir):
     opened = open_store()
     assert not opened.is_server
