@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from rl8.rollout import Minibatch, Rollout, collect
 from rl8.schedules import Schedule
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
-from rl8.threads import side_by_side
+from rl8.threads import alone, side_by_side
 
 Metrics = dict[str, Tensor]
 
@@ -320,18 +321,21 @@ class Algorithm:
 
     def _learn_eagerly(self) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
-        if not self.hparams.accumulate_grads:
-            self.optimizer.zero_grad(set_to_none=not self.execution.graphs)
-        self._minibatch_totals.zero_()
         tasks = [partial(self._gradient, pieces) for pieces in self._shares()]
-        for tensors, losses in side_by_side(tasks):
-            sums = add([parameter.grad for parameter in self.parameters], tensors)
-            for parameter, total in zip(self.parameters, sums, strict=True):
-                parameter.grad = total
-            self._minibatch_totals[:GRAD_NORM].add_(losses)
-        self._totals.add_(self._minibatch_totals)
-        if not self.hparams.accumulate_grads:
-            self._apply_eagerly()
+        gradients = side_by_side(tasks)
+        # An operation shared by OpenMP's threads would leave one spinning on the core of a thread with the next task.
+        with alone() if len(tasks) > 1 else nullcontext():
+            if not self.hparams.accumulate_grads:
+                self.optimizer.zero_grad(set_to_none=not self.execution.graphs)
+            self._minibatch_totals.zero_()
+            for tensors, losses in gradients:
+                sums = add([parameter.grad for parameter in self.parameters], tensors)
+                for parameter, total in zip(self.parameters, sums, strict=True):
+                    parameter.grad = total
+                self._minibatch_totals[:GRAD_NORM].add_(losses)
+            self._totals.add_(self._minibatch_totals)
+            if not self.hparams.accumulate_grads:
+                self._apply_eagerly()
 
     def _shares(self) -> list[list[Piece]]:
         """Return which pieces of the present minibatch each thread computes."""

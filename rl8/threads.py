@@ -6,8 +6,9 @@ and leaves caches to chance, and a small network's operations hardly last longer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,19 @@ import torch
 Result = TypeVar("Result")
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep this thread's operations from being shared with others in the block."""
+    count = torch.get_num_threads()
+    if count != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if count != 1:
+            torch.set_num_threads(count)
 
 
 def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
@@ -28,8 +42,7 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     count = torch.get_num_threads()
     if count == 1 or len(tasks) <= 1:
         return [task() for task in tasks]
-    torch.set_num_threads(1)
-    try:
+    with alone():
         if count not in _pools:
             _pools[count] = ThreadPoolExecutor(count - 1, "rl8")
         others = [_pools[count].submit(_alone, task) for task in tasks[1:]]
@@ -38,12 +51,10 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         finally:
             wait(others)
         return [first, *(other.result() for other in others)]
-    finally:
-        torch.set_num_threads(count)
 
 
 def _alone(task: Callable[[], Result]) -> Result:
-    """Run a task whose operations are not shared with other threads."""
+    """Run a task whose operations are not shared, in a thread of the pool."""
     # Not when the pool's thread starts: that may be after the caller has set the number anew, for MKL in all threads.
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)

@@ -279,7 +279,7 @@ def test_the_garbage_collector_rests_until_training_begins(monkeypatch, sweep):
     assert main([*sweep, *QUIET, *SMALL]) == 0
     first = [("build", False), "freeze", ("train", True)]
     # What a sweep's first job leaves is garbage in the second, which must not be kept for good.
-    assert seen == (first + [("build", True), ("train", True)] if sweep else first)
+    assert seen == ([*first, ("build", True), ("train", True)] if sweep else first)
     assert gc.isenabled()
     gc.unfreeze()
 

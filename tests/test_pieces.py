@@ -15,7 +15,7 @@ def places(shares):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("piece_size", [None, 1, 100, 256, 10**6])
-@pytest.mark.parametrize("num_seqs", [1, 255, 512, 513, 3000])
+@pytest.mark.parametrize("num_seqs", [1, 255, 4096, 4097, 9000])
 def test_every_sequence_is_in_one_piece(num_seqs, piece_size, threads):
     options = {"num_seqs": num_seqs, "piece_size": piece_size, "threads": threads}
     shares = split(slice(7, 7 + num_seqs), seq_len=1, **options)
@@ -32,9 +32,10 @@ def test_every_sequence_is_in_one_piece(num_seqs, piece_size, threads):
 
 
 def test_threads_get_equal_work():
-    # 6 pieces would be 3 and 3; 5 pieces of at most 100 become 6, since two threads share them.
-    shares = split(slice(0, 512), seq_len=1, num_seqs=512, piece_size=110, threads=2)
-    assert [[piece.rows.stop - piece.rows.start for piece in share] for share in shares] == [[86, 86, 86], [86, 86, 82]]
+    # 5 pieces of at most 1000 become 6, since two threads share them.
+    shares = split(slice(0, 4999), seq_len=1, num_seqs=4999, piece_size=1000, threads=2)
+    sizes = [[piece.rows.stop - piece.rows.start for piece in share] for share in shares]
+    assert sizes == [[834, 834, 834], [834, 834, 829]]
 
 
 def test_small_minibatches_stay_in_one_thread():

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from rl8.threads import side_by_side
+from rl8.threads import alone, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,14 @@ def test_there_may_be_more_or_fewer_tasks_than_threads(threads):
     torch.set_num_threads(threads)
     for count in (0, 1, 2, 5):
         assert side_by_side([lambda number=number: number for number in range(count)]) == list(range(count))
+
+
+def test_operations_are_not_shared_in_a_block():
+    with alone(), alone():
+        assert torch.get_num_threads() == 1
+    with pytest.raises(ValueError, match="broken"), alone():
+        raise ValueError("broken")
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("broken", [0, 1])
