@@ -11,7 +11,7 @@ DEV_READY := $(VENV)/.dev-ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test check format docs ui wheel bench wheels bench-gpu clean
+.PHONY: help setup train sweep test coverage check format docs ui wheel bench wheels bench-gpu clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ train: $(RUN_READY)  ## train a policy; CartPole, unless ARGS says otherwise
 sweep: $(RUN_READY)  ## train once per combination of values, e.g. ARGS="algo.gamma=0.9,0.97 seed=1,2"
 	$(BIN)/python -m rl8 --multirun $(ARGS)
 
-test: $(DEV_READY)  ## run the tests; coverage is measured when all of them run
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov)
+test: $(DEV_READY)  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(DEV_READY)  ## run the tests and list the lines that none of them reaches; takes half as long again
+	$(BIN)/python -m pytest --cov $(ARGS)
 
 check: $(DEV_READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
