@@ -76,8 +76,7 @@ class MLPModel(Model):
         return self.policy_head.features(self.policy_net(inputs, self.policy_head.linear))
 
     def _values(self, inputs: Tensor) -> Tensor:
-        values: Tensor = self.value_net(inputs, self.value_head.linear).squeeze(-1)
-        return values
+        return self.value_head.values(self.value_net(inputs, self.value_head.linear))
 
     def _inputs(self, obs: Nested) -> Tensor:
         """Return `[L, B, D]`: the encoded observation, or those of the window with their mask."""

@@ -79,11 +79,8 @@ class _Perceptron(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, activation: Activation, activated: int, *parameters: Tensor) -> Tensor:
         layers = list(zip(parameters[::2], parameters[1::2], strict=True))
         out = rows.new_empty(rows.shape[0], layers[-1][0].shape[0])
-        ctx.hidden, ctx.activation, ctx.activated = (
-            _hidden(rows, layers, activation, activated, out),
-            activation,
-            activated,
-        )
+        ctx.hidden = _hidden(rows, layers, activation, activated, out)
+        ctx.activation, ctx.activated = activation, activated
         ctx.save_for_backward(rows, out, *parameters)
         return out
 

@@ -77,8 +77,11 @@ class ValueHead(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return `[L, B]` for inputs `[L, B, in_features]`."""
-        value: Tensor = self.linear(inputs).squeeze(-1)
-        return value
+        return self.values(self.linear(inputs))
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Return `[L, B]` for what `linear` gave, `[L, B, 1]`."""
+        return outputs.squeeze(-1)
 
 
 def _flatten(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:
