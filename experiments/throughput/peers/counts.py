@@ -10,6 +10,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rl8.threads import alone
+
 # Operations that only make another view of a tensor: no arithmetic, no memory traffic.
 VIEWS = frozenset(
     (
@@ -47,13 +49,8 @@ def operations(work: Callable[[], object]) -> dict[str, int]:
 
     One thread does it all: only what the caller's own thread dispatches is seen.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _Reads() as reads, _Operations() as seen:
-            work()
-    finally:
-        torch.set_num_threads(threads)
+    with alone(), _Reads() as reads, _Operations() as seen:
+        work()
     views = sum(count for name, count in seen.counter.items() if name in VIEWS)
     read = seen.counter[READ_OPERATION]
     return {
