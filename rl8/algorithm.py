@@ -138,7 +138,8 @@ class Algorithm:
         )
         self._check_kind()
         self.piece_size = self.execution.piece_size(self.policy.model.piece_size)
-        self._threads = self.execution.threads if self.policy.pure else 1
+        threads = self.execution.threads
+        self._threads = threads if threads > 1 and self.policy.pure else 1
         self.rollout = Rollout(
             self.policy,
             hparams.num_envs,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -57,8 +59,6 @@ class Policy(nn.Module):
         model: The network.
         model_config: Keywords that the model was built with; None if it was handed over ready-made.
         views: What of the observations the model sees.
-        pure: Whether evaluating observations draws no random numbers and changes nothing in the model, so that threads
-            can do it at the same time.
         normalized: Path of each observation that is normalised, in the order of `normalizers`.
 
     Raises:
@@ -108,12 +108,23 @@ class Policy(nn.Module):
         self.to(device)
         self.device = torch.device(device)
         self._check()
-        self.pure = self._leaves_no_trace()
 
     @property
     def recurrent(self) -> bool:
         """Whether the model carries a state from step to step."""
         return self.model.state_spec is not None
+
+    @functools.cached_property
+    def pure(self) -> bool:
+        """Whether `evaluate` draws no random numbers and changes nothing in the model, so that threads can share it."""
+        with torch.no_grad(), self._fork_rng():
+            seen, state = self._random_seen(2), self.initial_state(2)
+            actions = self.act(seen, state).actions.unsqueeze(0)
+            rng, objects, versions = torch.get_rng_state(), *self._contents()
+            self.evaluate(seen, actions, state)
+            objects_after, versions_after = self._contents()
+            same = len(objects) == len(objects_after) and all(map(operator.is_, objects, objects_after))
+            return same and versions == versions_after and torch.equal(rng, torch.get_rng_state())
 
     def initial_state(self, n: int) -> TensorDict | None:
         """Return the recurrent state `[n, ...]` at an episode's start, or None."""
@@ -261,22 +272,11 @@ class Policy(nn.Module):
                 ) from error
             return output
 
-    @torch.no_grad()
-    def _leaves_no_trace(self) -> bool:
-        """Return whether `evaluate` draws no random numbers and changes nothing in the model."""
-        with self._fork_rng():
-            seen, state = self._random_seen(2), self.initial_state(2)
-            actions = self.act(seen, state).actions.unsqueeze(0)
-            rng, before = torch.get_rng_state(), self._contents()
-            self.evaluate(seen, actions, state)
-            after = self._contents()
-            return before == after and torch.equal(rng, torch.get_rng_state())
-
     def _contents(self) -> tuple[list[Any], list[int]]:
         """Return everything that modules hold, and how often each buffer was written."""
         buffers = list(self.buffers())
         attributes = [value for module in self.modules() for value in vars(module).values()]
-        return [_Same(value) for value in (*attributes, *buffers)], [buffer._version for buffer in buffers]
+        return [*attributes, *buffers], [buffer._version for buffer in buffers]
 
     def _check(self) -> None:
         """Compare what comes out of the model with what is needed."""
@@ -311,16 +311,6 @@ class Policy(nn.Module):
                     f"{name} has a state_spec but returned no state. Return Output(features, values, state)."
                 )
             self.model.state_spec.to(self.device).check(output.state, f"{name}'s state")
-
-
-class _Same:
-    """Equal to itself, wrapped, and to nothing else; keeps its object from being replaced at the same address."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
 
 
 def _check_mask(mask: Spec, shapes: Mapping[str, Any], action_spec: Spec, name: str = ACTION_MASK) -> None:
