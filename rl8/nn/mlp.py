@@ -99,5 +99,9 @@ def _bare(layers: Sequence[Any]) -> bool:
 
 
 def _transformed() -> bool:
-    """Return whether torch watches the operations in order to replace them: mixed precision, Inductor."""
-    return torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    """Return whether torch watches the operations in order to replace them: mixed precision, Inductor, torch.func."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )

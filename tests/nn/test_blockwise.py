@@ -124,6 +124,20 @@ def test_buffers_of_sizes_long_gone_are_forgotten():
     assert buffers.take(count, weight) is not kept
 
 
+def test_torchs_function_transforms():
+    mlp, inputs = MLP(5, [16, 16]), torch.randn(9, 5)
+    parameters = dict(mlp.named_parameters())
+
+    def total(parameters, row):
+        return torch.func.functional_call(mlp, parameters, (row.unsqueeze(0),)).sum()
+
+    slopes = torch.func.vmap(torch.func.grad(total), in_dims=(None, 0))(parameters, inputs)
+    for index, row in enumerate(inputs):
+        wanted = torch.autograd.grad(mlp(row.unsqueeze(0)).sum(), list(mlp.parameters()))
+        for found, expected in zip(slopes.values(), wanted, strict=True):
+            torch.testing.assert_close(found[index], expected)
+
+
 def test_blocks_hold_the_widest_layer():
     rows, layers = (
         torch.zeros(10**6, 5),
