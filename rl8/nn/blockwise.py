@@ -8,7 +8,6 @@ again.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -65,12 +64,10 @@ def perceptron(rows: Tensor, layers: Sequence[Layer], activation: Activation, ac
         differentiable: Tensor = _Perceptron.apply(rows, activation, activated, *parameters)  # type: ignore[no-untyped-call]
         return differentiable
     out = rows.new_empty(rows.shape[0], layers[-1][0].shape[0])
-    size = _block_size(rows, layers)
-    hidden = [_buffers.take(size, weight) for weight, _ in layers[:-1]]
-    for block in _blocks(rows, size):
-        here = [layer[: block.stop - block.start] for layer in hidden]
-        _forward(rows[block], layers, activation, activated, [*here, out[block]])
-    _buffers.give(hidden)
+    for block, result in _blocks(_block_size(rows, layers), rows, out):
+        hidden = _buffers.take(block.shape[0], layers[:-1])
+        _forward(block, layers, activation, activated, [*hidden, result])
+        _buffers.give(hidden)
     return out
 
 
@@ -79,7 +76,8 @@ class _Perceptron(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, activation: Activation, activated: int, *parameters: Tensor) -> Tensor:
         layers = list(zip(parameters[::2], parameters[1::2], strict=True))
         out = rows.new_empty(rows.shape[0], layers[-1][0].shape[0])
-        ctx.hidden = _hidden(rows, layers, activation, activated, out)
+        ctx.size = _block_size(rows, layers)
+        ctx.hidden = _hidden(ctx.size, rows, layers, activation, activated, out)
         ctx.activation, ctx.activated = activation, activated
         ctx.save_for_backward(rows, out, *parameters)
         return out
@@ -92,28 +90,27 @@ class _Perceptron(torch.autograd.Function):
             return _by_autograd(ctx, rows, layers, gradient)
         hidden, ctx.hidden = ctx.hidden, None
         if hidden is None:  # a second pass through a retained graph: the first gave the buffers back
-            hidden = _hidden(rows, layers, ctx.activation, ctx.activated, torch.empty_like(out))
-        size = _block_size(rows, layers)
-        flows = [_buffers.take(size, weight) for weight, _ in layers]
+            hidden = _hidden(ctx.size, rows, layers, ctx.activation, ctx.activated, torch.empty_like(out))
+        flows = _buffers.take(ctx.size, layers)
         by_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         by_weight: list[Tensor | None] = [None] * len(layers)
         by_bias = [torch.zeros_like(bias) for _, bias in layers]
-        for block in _blocks(rows, size):
-            flow = gradient[block]
+        for number, (flow, first, last) in enumerate(_blocks(ctx.size, gradient, rows, out)):
+            results = [first, *hidden[number], last]
             for index in reversed(range(len(layers))):
-                inputs = hidden[index - 1][block] if index else rows[block]
+                inputs, result = results[index : index + 2]
                 if index < ctx.activated:
-                    last = index == len(layers) - 1
-                    if last:
+                    if index == len(layers) - 1:
                         flow = flows[index][: flow.shape[0]].copy_(flow)  # autograd's own is not ours to write to
-                    ctx.activation.backward_(flow, out[block] if last else hidden[index][block])
+                    ctx.activation.backward_(flow, result)
                 by_weight[index] = _add_product(by_weight[index], flow, inputs)
                 by_bias[index].add_(flow.sum(0))
                 if index:
                     flow = torch.mm(flow, layers[index][0], out=flows[index - 1][: flow.shape[0]])
                 elif by_rows is not None:
-                    torch.mm(flow, layers[0][0], out=by_rows[block])
-        _buffers.give([*hidden, *flows])
+                    torch.mm(flow, layers[0][0], out=by_rows[number * ctx.size :][: flow.shape[0]])
+            _buffers.give(hidden[number])
+        _buffers.give(flows)
         pairs = zip(by_weight, by_bias, layers, strict=True)
         found = [part for by, bias, (weight, _) in pairs for part in (_shaped(by, weight), bias)]
         return (by_rows, None, None, *found)
@@ -132,11 +129,14 @@ def _by_autograd(ctx: Any, rows: Tensor, layers: Sequence[Layer], gradient: Tens
     return (first, None, None, *others)
 
 
-def _hidden(rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int, out: Tensor) -> list[Tensor]:
-    """Write the last layer's result to `out`; return all others' in buffers."""
-    hidden = [_buffers.take(rows.shape[0], weight) for weight, _ in layers[:-1]]
-    for block in _blocks(rows, _block_size(rows, layers)):
-        _forward(rows[block], layers, activation, activated, [*(layer[block] for layer in hidden), out[block]])
+def _hidden(
+    size: int, rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int, out: Tensor
+) -> list[list[Tensor]]:
+    """Write the last layer's result to `out`; return all others' of each block in buffers."""
+    hidden = []
+    for block, result in _blocks(size, rows, out):
+        hidden.append(_buffers.take(block.shape[0], layers[:-1]))
+        _forward(block, layers, activation, activated, [*hidden[-1], result])
     return hidden
 
 
@@ -145,10 +145,10 @@ def _forward(
 ) -> None:
     """Write each layer's result for one block of rows."""
     for index, ((weight, bias), out) in enumerate(zip(layers, outs, strict=True)):
-        torch.mm(rows, weight.t(), out=out).add_(bias)
+        # With the bias copied there first, the product finds its place in the caches.
+        rows = torch.addmm(bias, rows, weight.t(), out=out)
         if index < activated:
-            activation.apply_(out)
-        rows = out
+            activation.apply_(rows)
 
 
 def _add_product(total: Tensor | None, flow: Tensor, inputs: Tensor) -> Tensor:
@@ -161,33 +161,31 @@ def _add_product(total: Tensor | None, flow: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _shaped(by_weight: Tensor | None, weight: Tensor) -> Tensor:
-    if by_weight is None:  # there was no row
-        return torch.zeros_like(weight)
+    assert by_weight is not None
     return by_weight if by_weight.shape == weight.shape else by_weight.t().contiguous()
 
 
 def _block_size(rows: Tensor, layers: Sequence[Layer]) -> int:
     widest = max(weight.shape[0] for weight, _ in layers)
-    return min(max(BLOCK_FLOATS // widest, 1) * torch.get_num_threads(), rows.shape[0])
+    return max(min(max(BLOCK_FLOATS // widest, 1) * torch.get_num_threads(), rows.shape[0]), 1)
 
 
-def _blocks(rows: Tensor, size: int) -> Iterator[slice]:
-    for start in range(0, rows.shape[0], max(size, 1)):
-        yield slice(start, min(start + size, rows.shape[0]))
+def _blocks(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Return tensors' rows, `size` at a time."""
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
-class _Buffers(threading.local):
-    """Memory that each thread uses again, so that it stays mapped and warm."""
+class _Buffers:
+    """Memory that is used again, so that it stays mapped and warm."""
 
     most_sizes = 32  # remembered at once; one training needs a handful
 
     def __init__(self) -> None:
         self._free: dict[tuple[int, int, torch.dtype], list[Tensor]] = {}
 
-    def take(self, count: int, weight: Tensor) -> Tensor:
-        """Return `[count, out]`, uninitialised, for the results of a weight `[out, in]`."""
-        free = self._free.get((count, weight.shape[0], weight.dtype))
-        return free.pop() if free else weight.new_empty(count, weight.shape[0])
+    def take(self, count: int, layers: Sequence[Layer]) -> list[Tensor]:
+        """Return `[count, out]`, uninitialised, for the results of each layer."""
+        return [self._take(count, weight) for weight, _ in layers]
 
     def give(self, tensors: Sequence[Tensor]) -> None:
         """Take tensors back that nobody reads any more."""
@@ -196,6 +194,12 @@ class _Buffers(threading.local):
             if key not in self._free and len(self._free) == self.most_sizes:
                 self._free.clear()
             self._free.setdefault(key, []).append(tensor)
+
+    def _take(self, count: int, weight: Tensor) -> Tensor:
+        try:
+            return self._free[count, weight.shape[0], weight.dtype].pop()
+        except (KeyError, IndexError):  # not asked beforehand: another thread may take the last one
+            return weight.new_empty(count, weight.shape[0])
 
 
 _buffers = _Buffers()

@@ -116,12 +116,24 @@ def test_a_gradient_of_the_gradient(frozen):
 
 def test_buffers_of_sizes_long_gone_are_forgotten():
     buffers = blockwise._Buffers()
-    weight = torch.zeros(4, 4)
+    layers = [(torch.zeros(4, 4), torch.zeros(4))]
     for count in range(1, 3 * buffers.most_sizes):
-        buffers.give([buffers.take(count, weight)])
+        buffers.give(buffers.take(count, layers))
         assert len(buffers._free) <= buffers.most_sizes
-    kept = buffers.take(count, weight)
-    assert buffers.take(count, weight) is not kept
+    (kept,) = buffers.take(count, layers)
+    assert buffers.take(count, layers)[0] is not kept
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_forward_and_backward_pass_with_other_numbers_of_threads(first, second, monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64)
+    mlp, inputs = MLP(5, [16, 16]), torch.randn(9, 5)
+    expected = gradients(reference(inputs, mlp, None), list(mlp.parameters()))
+    torch.set_num_threads(first)
+    outputs = mlp(inputs)
+    torch.set_num_threads(second)
+    for found, wanted in zip(gradients(outputs, list(mlp.parameters())), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_torchs_function_transforms():
