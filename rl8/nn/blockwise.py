@@ -199,7 +199,8 @@ class _Buffers:
         try:
             return self._free[count, weight.shape[0], weight.dtype].pop()
         except (KeyError, IndexError):  # not asked beforehand: another thread may take the last one
-            return weight.new_empty(count, weight.shape[0])
+            with torch.inference_mode(False):  # whose tensors nobody could write to later
+                return weight.new_empty(count, weight.shape[0])
 
 
 _buffers = _Buffers()

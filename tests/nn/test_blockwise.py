@@ -124,6 +124,16 @@ def test_buffers_of_sizes_long_gone_are_forgotten():
     assert buffers.take(count, layers)[0] is not kept
 
 
+def test_inference_leaves_buffers_that_can_be_written_to():
+    mlp, inputs = MLP(5, [17]), torch.randn(9, 5)  # a size that no other test uses: nothing may be left in buffers
+    with torch.inference_mode():
+        inferred = mlp(inputs)
+    assert inferred.is_inference()
+    with torch.no_grad():
+        assert torch.equal(mlp(inputs), inferred)
+    mlp(inputs).sum().backward()
+
+
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
 def test_forward_and_backward_pass_with_other_numbers_of_threads(first, second, monkeypatch):
     monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64)
