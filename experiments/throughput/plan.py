@@ -84,7 +84,7 @@ class Limits:
     flops_per_s: float
     memory_mb: float
     point_s: float = 40.0
-    piece: int | None = 8192
+    piece: int | None = 16384
     step_s: float = STEP_S
     start_s: float = START_S
 

@@ -15,7 +15,7 @@ from rl8.specs import Nested, Spec
 from rl8.views import split_window, window_of
 
 # Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
-PIECE_FLOATS = 2**21
+PIECE_FLOATS = 2**22
 
 
 class MLPModel(Model):

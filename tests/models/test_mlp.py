@@ -18,7 +18,7 @@ def test_the_default_is_two_networks_of_256_256_relu():
 
 @pytest.mark.parametrize(
     ("options", "piece_size"),
-    [({}, 8192), ({"hiddens": (1024,)}, 2048), ({"hiddens": (4096,)}, 2048), ({"activation": "elu"}, 2048)],
+    [({}, 16384), ({"hiddens": (1024,)}, 4096), ({"hiddens": (4096,)}, 2048), ({"activation": "elu"}, 2048)],
 )
 def test_pieces_are_larger_where_layers_are_computed_in_blocks(options, piece_size):
     model, _ = build(MLPModel, Unbounded(3), Categorical(2), **options)
