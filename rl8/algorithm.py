@@ -21,6 +21,7 @@ from rl8.checks import unknown
 from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.execution import Execution, Work
+from rl8.forward import ForwardPass
 from rl8.hyperparameters import Hyperparameters
 from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model
@@ -46,6 +47,9 @@ UPDATE_METRICS = (
     "monitors/grad_norm",
 )
 KL_DIV, GRAD_NORM = UPDATE_METRICS.index("monitors/kl_div"), UPDATE_METRICS.index("monitors/grad_norm")
+
+# What was made of each step is a graph of its own; many small ones cost more than computing them again.
+MAX_KEPT_PARTS = 32
 
 
 class Algorithm:
@@ -81,6 +85,7 @@ class Algorithm:
     recurrent = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
+    _forward: ForwardPass | None  # of the present horizon, for the first pass of its update
     _env_state: Nested | None  # where a captured graph reads and writes the environment's state
     _rows: Tensor | slice  # places of the present minibatch
     _collect: Work
@@ -154,6 +159,7 @@ class Algorithm:
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._buffered = False
+        self._forward, self._forward_shares = None, self._kept_shares()
         self._entropy_coeff = torch.zeros((), device=self.device)
         self._totals = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._minibatch_totals = torch.zeros_like(self._totals)
@@ -175,6 +181,7 @@ class Algorithm:
             self._reset(env_config)
         else:
             self.rollout.resume()
+        self._forward = None
         if deterministic:
             collect(self.env, self.policy, self.rollout, deterministic=True, piece_size=self.piece_size)
             self._pin_env_state()
@@ -199,15 +206,37 @@ class Algorithm:
         self._pin_env_state()
 
     def _collect_eagerly(self) -> None:
+        if self._forward_shares and not torch.is_inference_mode_enabled():
+            self._forward = ForwardPass(self.policy, self.hparams.num_envs, self._forward_shares)
         collect(
             self.env,
             self.policy,
             self.rollout,
             piece_size=self.piece_size,
+            forward=self._forward,
             act=self._act,
             step=self._env_step,
         )
         self._pin_env_state()
+
+    def _kept_shares(self) -> list[slice]:
+        """Return each thread's share of the batch if what the networks make of it is kept until the update, else none.
+
+        It is where the first pass has the same networks for all of it, and each thread differentiates its share at once
+        in any case, so that no more is in memory than later in the update.
+        """
+        hparams, size = self.hparams, self.piece_size
+        if self.device.type != "cpu" or self.execution.settings.compile or size is None:
+            return []
+        if hparams.num_minibatches > 1 or not self.policy.model.has_value_pass:
+            return []
+        if hparams.num_envs * MAX_KEPT_PARTS < size or not self.policy.pure:
+            return []
+        steps = hparams.batch_size
+        shares = split(slice(0, steps), seq_len=1, num_seqs=steps, piece_size=size, threads=self._threads)
+        rows = [piece.rows for pieces in shares for piece in pieces if isinstance(piece.rows, slice)]
+        whole_steps = all(share.stop % hparams.num_envs == 0 for share in rows)
+        return rows if len(rows) == len(shares) and whole_steps else []
 
     def _pin_env_state(self) -> None:
         """Keep the environment's state where a captured graph reads it."""
@@ -322,8 +351,11 @@ class Algorithm:
 
     def _learn_eagerly(self) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
+        if self._forward is not None and not self._forward.current:
+            self._forward = None
         tasks = [partial(self._gradient, pieces) for pieces in self._shares()]
         gradients = side_by_side(tasks)
+        self._forward = None
         # An operation shared by OpenMP's threads would leave one spinning on the core of a thread with the next task.
         with alone() if len(tasks) > 1 else nullcontext():
             if not self.hparams.accumulate_grads:
@@ -349,15 +381,22 @@ class Algorithm:
         share = 1 / self.hparams.num_minibatches if self.hparams.accumulate_grads else 1.0
         return gradient(
             self.parameters,
-            loss=lambda rows: self._loss(self.rollout.minibatch(rows)),
+            loss=lambda rows: self._loss(self.rollout.minibatch(rows), self._known_outputs(rows)),
             scale=lambda total: self.execution.scaler.scale(total * share),
             pieces=pieces,
         )
 
-    def _loss_eagerly(self, batch: Minibatch) -> PPOLoss:
-        """Return the loss of one piece."""
+    def _known_outputs(self, rows: Tensor | slice) -> tuple[Mapping[str, Any], Tensor] | None:
+        """Return features and values of a share as they were computed in collect, or None."""
+        return self._forward.outputs(rows) if self._forward is not None and isinstance(rows, slice) else None
+
+    def _loss_eagerly(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
+        """Return the loss of one piece, whose features and values may be known already."""
         hparams = self.hparams
-        logp, entropy, values = self.policy.evaluate(batch.seen, batch.actions, batch.state, batch.is_last)
+        if outputs is None:
+            logp, entropy, values = self.policy.evaluate(batch.seen, batch.actions, batch.state, batch.is_last)
+        else:
+            logp, entropy, values = self.policy.judge(*outputs, batch.seen, batch.actions)
         return ppo_loss(
             logp,
             entropy,

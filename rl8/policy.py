@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Act(NamedTuple):
         logp: `[N]` log-probability of `actions`.
         values: `[N]` value estimates, or None where the model computes them in a pass of their own.
         state: `[N, ...]` recurrent state for the next step, or None.
+        features: `[1, N, ...]` what the model gave for the distribution.
     """
 
     actions: Nested
@@ -38,6 +39,7 @@ class Act(NamedTuple):
     logp: Tensor
     values: Tensor | None
     state: Nested | None
+    features: Mapping[str, Any]
 
 
 class Policy(nn.Module):
@@ -131,22 +133,25 @@ class Policy(nn.Module):
         spec = self.model.state_spec
         return None if spec is None else spec.to(self.device).zeros(n)
 
-    def act(self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False) -> Act:
+    def act(
+        self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False, keep_graph: bool = False
+    ) -> Act:
         """Choose an action in every environment.
 
         Args:
             seen: `[1, N, ...]` what the model sees; see `Views.step`.
             state: `[N, ...]` recurrent state, or None.
             deterministic: Whether to take the distribution's mode rather than a sample.
+            keep_graph: Whether the features that are returned can be differentiated, whatever the gradient mode.
         """
         inputs = self._normalize(seen)
         values = None
-        with self.autocast():
+        with self.autocast(), torch.enable_grad() if keep_graph else nullcontext():
             if self.model.has_value_pass:
                 features, state = self.model.act(inputs, state)
             else:
                 features, values, state = self.model(inputs, state)
-        distribution = self.distribution(features, seen)
+        distribution = self.distribution(_detached(features) if keep_graph else features, seen)
         actions = distribution.mode() if deterministic else distribution.sample()
         return Act(
             actions=actions[0],
@@ -154,6 +159,7 @@ class Policy(nn.Module):
             logp=distribution.logp(actions)[0],
             values=None if values is None else values[0].float(),
             state=state,
+            features=features,
         )
 
     def evaluate(
@@ -172,8 +178,14 @@ class Policy(nn.Module):
                 features, values, _ = self.model(self._normalize(seen), state)
             else:
                 features, values = self._unroll(self._normalize(seen), state, is_last)
+        return self.judge(features, values.float(), seen, actions)
+
+    def judge(
+        self, features: Mapping[str, Any], values: Tensor, seen: Nested, actions: Nested
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `evaluate` returns, for features and values `[L, B, ...]` that the model gave before."""
         distribution = self.distribution(features, seen)
-        return distribution.logp(actions), distribution.entropy(), values.float()
+        return distribution.logp(actions), distribution.entropy(), values
 
     def values(self, seen: Nested, state: Nested | None = None) -> Tensor:
         """Return values `[L, B]` of what the model sees `[L, B, ...]`."""
@@ -222,7 +234,7 @@ class Policy(nn.Module):
             outputs.append(output)
             assert output.state is not None
             state = reset_where(is_last[step], output.state)
-        features = _join([output.features for output in outputs])
+        features = join([output.features for output in outputs])
         return features, torch.cat([output.values for output in outputs])
 
     def _build(self, model_cls: type[Model], config: dict[str, Any]) -> Model:
@@ -349,13 +361,17 @@ def reset_where(ended: Tensor, state: Nested) -> Nested:
     return after
 
 
-def _join(steps: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return features of one step each, `[1, B, ...]`, as features of the sequence, `[L, B, ...]`."""
+def join(parts: Sequence[Mapping[str, Any]], dim: int = 0) -> dict[str, Any]:
+    """Return features `[L, B, ...]` of several parts, nested alike, as those of all: by default one after the other."""
     joined: dict[str, Any] = {}
-    for key, first in steps[0].items():
-        parts = [step[key] for step in steps]
-        joined[key] = torch.cat(parts) if isinstance(first, Tensor) else _join(parts)
+    for key, first in parts[0].items():
+        found = [part[key] for part in parts]
+        joined[key] = torch.cat(found, dim) if isinstance(first, Tensor) else join(found, dim)
     return joined
+
+
+def _detached(features: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: part.detach() if isinstance(part, Tensor) else _detached(part) for key, part in features.items()}
 
 
 def _paths(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:

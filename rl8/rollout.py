@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env import Env
+from rl8.forward import ForwardPass
 from rl8.policy import Act, Policy, reset_where
 from rl8.specs import Nested
 
@@ -196,6 +197,7 @@ def collect(
     *,
     deterministic: bool = False,
     piece_size: int | None = None,
+    forward: ForwardPass | None = None,
     on_step: OnStep | None = None,
     act: Callable[..., Act] | None = None,
     step: Callable[[Nested], TensorDict] | None = None,
@@ -208,6 +210,7 @@ def collect(
         rollout: Written in place.
         deterministic: Whether actions are the distribution's mode rather than a sample.
         piece_size: Observations per forward pass of the values; None takes all at once.
+        forward: Keeps what the model makes of the steps, to be differentiated later.
         on_step: Called with t after each step, e.g. to render.
         act: The policy's `act`, compiled; by default as it is.
         step: The environment's `step`, compiled; by default as it is.
@@ -216,7 +219,12 @@ def collect(
     for t in range(rollout.horizon):
         if t % rollout.seq_len == 0:
             state = rollout.begin_sequence(t // rollout.seq_len, state)
-        chosen = (act or policy.act)(rollout.seen(t), state, deterministic=deterministic)
+        seen = rollout.seen(t)
+        if forward is None:
+            chosen = (act or policy.act)(seen, state, deterministic=deterministic)
+        else:  # a copy: autograd wants nobody to write to what lies beside
+            chosen = policy.act(seen.clone(), state, deterministic=deterministic, keep_graph=True)
+            forward.add_features(chosen.features)
         rollout.actions[t] = chosen.actions
         rollout.logp[t] = chosen.logp
         if chosen.values is not None:
@@ -228,17 +236,20 @@ def collect(
     if rollout.state is not None:
         assert isinstance(state, TensorDict)
         rollout.state.copy_(state)
-    _store_values(policy, rollout, piece_size)
+    _store_values(policy, rollout, piece_size, forward)
 
 
-def _store_values(policy: Policy, rollout: Rollout, piece_size: int | None) -> None:
+def _store_values(policy: Policy, rollout: Rollout, piece_size: int | None, forward: ForwardPass | None) -> None:
     """Store the values of all T + 1 observations, or of the last one if the others came with the features."""
     if not policy.model.has_value_pass:
         rollout.values[rollout.horizon] = policy.values(rollout.seen(rollout.horizon), rollout.state)[0]
         return
-    values = rollout.values.view(-1)
+    values, done = rollout.values.view(-1), 0
+    if forward is not None:
+        done = rollout.horizon * rollout.num_envs
+        values[:done] = forward.add_values(lambda rows: rollout.block(rows.start, rows.stop))
     size = piece_size or values.shape[0]
-    for start in range(0, values.shape[0], size):
+    for start in range(done, values.shape[0], size):
         stop = min(start + size, values.shape[0])
         values[start:stop] = policy.values(rollout.block(start, stop))[0]
 

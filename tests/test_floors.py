@@ -17,7 +17,7 @@ FLOORS = [
     {"conditions", "distributions", "env", "views"},
     {"models"},
     {"policy"},
-    {"execution", "optim", "pieces", "rollout"},
+    {"execution", "forward", "optim", "pieces", "rollout"},
     {"algorithm", "evaluation"},
     {"checkpoint", "movies", "outbox", "plots", "progress", "provenance", "readings", "store", "sweeps", "tracking"},
     {"trainer"},
