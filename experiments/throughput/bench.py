@@ -87,7 +87,7 @@ def comparison(clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
 
 def overheads(clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
     """Measure what logging, view and evaluation cost, with a terminal of its own for the live view."""
-    sizes = ["--num-envs", "16", "--horizon", "8", "--rounds", "1"] if args.tiny else ["--rounds", "6"]
+    sizes = ["--num-envs", "16", "--horizon", "8", "--rounds", "1"] if args.tiny else []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "overhead.json"
         on_terminal([sys.executable, "-m", "experiments.throughput.overhead", *sizes, "--out", str(out)])

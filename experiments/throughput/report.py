@@ -202,8 +202,8 @@ def cost_section(study: Study) -> list[str]:
             "## Logging, live view and evaluation",
             "",
             f"Switched on and off in turn, {len(extra['rounds'])} rounds of {extra['iterations']} iterations each at "
-            f"{extra['num_envs']} x {extra['horizon']}: an iteration takes {100 * found['wall_s']:+.1f}% wall time "
-            f"(rounds {100 * found['wall_s_min']:+.1f}% to {100 * found['wall_s_max']:+.1f}%) and "
+            f"{extra['num_envs']} x {extra['horizon']}: an iteration takes {100 * found['wall_s']:+.1f}% wall time, "
+            f"median (rounds {100 * found['wall_s_min']:+.1f}% to {100 * found['wall_s_max']:+.1f}%) and "
             f"{100 * found['cpu_s']:+.1f}% processor time (rounds {100 * found['cpu_s_min']:+.1f}% to "
             f"{100 * found['cpu_s_max']:+.1f}%) with them.",
             "",
