@@ -1,6 +1,6 @@
 """What a user sees of a run: a live panel on a terminal, plain lines elsewhere, or nothing.
 
-The panel is drawn by a thread of its own twice a second, so that `update` costs training next to nothing. Rich is
+The panel is drawn by a thread of its own once a second, so that `update` costs training next to nothing. Rich is
 imported by the panel only.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("auto", "live", "plain", "none")
 #: The panel is drawn this often, in Hz, and plain lines come at most this far apart, in seconds.
-REFRESH_HZ: Final = 2.0
+REFRESH_HZ: Final = 1.0
 LINE_S: Final = 2.0
 MAX_WIDTH: Final = 100
 
