@@ -21,7 +21,7 @@ from rl8.checks import unknown
 from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.execution import Execution, Work
-from rl8.forward import ForwardPass
+from rl8.forward import ForwardPass, shares_to_keep
 from rl8.hyperparameters import Hyperparameters
 from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model
@@ -47,9 +47,6 @@ UPDATE_METRICS = (
     "monitors/grad_norm",
 )
 KL_DIV, GRAD_NORM = UPDATE_METRICS.index("monitors/kl_div"), UPDATE_METRICS.index("monitors/grad_norm")
-
-# What was made of each step is a graph of its own; many small ones cost more than computing them again.
-MAX_KEPT_PARTS = 32
 
 
 class Algorithm:
@@ -220,23 +217,13 @@ class Algorithm:
         self._pin_env_state()
 
     def _kept_shares(self) -> list[slice]:
-        """Return each thread's share of the batch if what the networks make of it is kept until the update, else none.
-
-        It is where the first pass has the same networks for all of it, and each thread differentiates its share at once
-        in any case, so that no more is in memory than later in the update.
-        """
-        hparams, size = self.hparams, self.piece_size
-        if self.device.type != "cpu" or self.execution.settings.compile or size is None:
+        """Return each thread's share of the batch if its forward pass is kept from collect on, else none."""
+        hparams = self.hparams
+        if self.device.type != "cpu" or self.execution.settings.compile or hparams.num_minibatches > 1:
             return []
-        if hparams.num_minibatches > 1 or not self.policy.model.has_value_pass:
-            return []
-        if hparams.num_envs * MAX_KEPT_PARTS < size or not self.policy.pure:
-            return []
-        steps = hparams.batch_size
-        shares = split(slice(0, steps), seq_len=1, num_seqs=steps, piece_size=size, threads=self._threads)
-        rows = [piece.rows for pieces in shares for piece in pieces if isinstance(piece.rows, slice)]
-        whole_steps = all(share.stop % hparams.num_envs == 0 for share in rows)
-        return rows if len(rows) == len(shares) and whole_steps else []
+        return shares_to_keep(
+            self.policy, hparams.num_envs, hparams.horizon, piece_size=self.piece_size, threads=self._threads
+        )
 
     def _pin_env_state(self) -> None:
         """Keep the environment's state where a captured graph reads it."""

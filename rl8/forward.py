@@ -13,8 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rl8.pieces import split
 from rl8.policy import Policy, join
 from rl8.threads import side_by_side
+
+# What was made of each step is a graph of its own; many small ones cost more than computing them again.
+MAX_KEPT_PARTS = 32
+
+
+def shares_to_keep(policy: Policy, num_envs: int, horizon: int, *, piece_size: int | None, threads: int) -> list[slice]:
+    """Return each thread's env steps if a horizon's forward pass should be kept for a pass over all of it, else none.
+
+    It should where each thread differentiates its share at once in any case, so that no more is in memory than later
+    in the update.
+
+    Args:
+        policy: Computes it.
+        num_envs: Environments, N.
+        horizon: Steps, T.
+        piece_size: Env steps that a thread differentiates at once; None for no limit.
+        threads: How many there are.
+    """
+    if not policy.model.has_value_pass or num_envs * MAX_KEPT_PARTS < (piece_size or 0) or not policy.pure:
+        return []
+    steps = num_envs * horizon
+    shares = split(slice(0, steps), seq_len=1, num_seqs=steps, piece_size=piece_size, threads=threads)
+    rows = [piece.rows for pieces in shares for piece in pieces if isinstance(piece.rows, slice)]
+    whole_steps = all(share.stop % num_envs == 0 for share in rows)
+    return rows if len(rows) == len(shares) and whole_steps else []
 
 
 class ForwardPass:

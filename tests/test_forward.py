@@ -5,12 +5,12 @@ from envs import Endless, Episodes, MaskedBandit, Steering
 from tensordict import TensorDict
 from torch import nn
 
-from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, pieces
-from rl8 import algorithm as module
+from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, forward, pieces
 from rl8.data import OBS, REWARDS
 from rl8.distributions import Normal
 from rl8.env import Env
 from rl8.models import MLPModel, Model, Output
+from rl8.policy import Policy
 from rl8.specs import Categorical, Composite, MultiCategorical, Unbounded
 
 WHOLE = 64  # env steps of a batch
@@ -75,13 +75,13 @@ def metrics_of(algorithm, iterations=1):
 @pytest.fixture
 def evaluated(monkeypatch):
     """Return the number of env steps in each evaluation so far."""
-    counts, evaluate = [], module.Policy.evaluate
+    counts, evaluate = [], Policy.evaluate
 
     def counting(self, seen, actions, *others):
         counts.append(torch.as_tensor(actions if isinstance(actions, torch.Tensor) else actions["gear"]).shape[1])
         return evaluate(self, seen, actions, *others)
 
-    monkeypatch.setattr(module.Policy, "evaluate", counting)
+    monkeypatch.setattr(Policy, "evaluate", counting)
     return counts
 
 
@@ -109,8 +109,8 @@ def _threads_for_few_steps(monkeypatch):
 )
 def test_the_update_is_the_same(env_cls, options, threads, monkeypatch):
     after = []
-    for most in (0, module.MAX_KEPT_PARTS):
-        monkeypatch.setattr(module, "MAX_KEPT_PARTS", most)
+    for most in (0, forward.MAX_KEPT_PARTS):
+        monkeypatch.setattr(forward, "MAX_KEPT_PARTS", most)
         algorithm = build(env_cls, threads=threads, **options)
         assert len(algorithm._forward_shares) == (threads if most else 0)
         torch.manual_seed(1)
@@ -160,7 +160,6 @@ def test_networks_written_to_in_between_are_evaluated_anew(change, evaluated):
     evaluated.clear()
     parameter = algorithm.parameters[0]
     if change == "parameter":
-        parameter.data = parameter.data.clone()
         with torch.no_grad():
             parameter.mul_(1.5)
     elif change == "moved":
