@@ -212,7 +212,7 @@ def collect(
         piece_size: Observations per forward pass of the values; None takes all at once.
         forward: Keeps what the model makes of the steps, to be differentiated later.
         on_step: Called with t after each step, e.g. to render.
-        act: The policy's `act`, compiled; by default as it is.
+        act: The policy's `act`, compiled; by default, and with `forward`, as it is.
         step: The environment's `step`, compiled; by default as it is.
     """
     state: Nested | None = rollout.state

@@ -1,6 +1,6 @@
 """The throughput study on a CPU: `make bench`, or
 
-    python -m experiments.throughput.bench                      # all parts, about 25 minutes on two cores
+    python -m experiments.throughput.bench                      # all parts, about 27 minutes on two cores
     python -m experiments.throughput.bench --only compare       # one part; the others' results stay
     python -m experiments.throughput.bench --minutes 90         # more points, the dear ones too
 
