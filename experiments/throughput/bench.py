@@ -251,9 +251,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; all of them by default")
     made.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(CPU_PROGRAMS))
-    made.add_argument("--minutes", type=float, default=24.0, help="time for everything")
+    made.add_argument("--minutes", type=float, default=26.0, help="time for everything")
     made.add_argument(
-        "--reserve-s", type=float, default=420.0, help="time that the comparison leaves for the parts after it"
+        "--reserve-s", type=float, default=540.0, help="time that the comparison leaves for the parts after it"
     )
     made.add_argument("--point-s", type=float, default=40.0, help="time that one point of the grid may take")
     made.add_argument("--rounds", type=int, default=3, help="rounds of the comparison")
