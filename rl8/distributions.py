@@ -28,6 +28,9 @@ LOG_STD_MAX: Final = 5.0
 # below any logit, so that the probability is exactly zero.
 FORBIDDEN_LOGIT: Final = -1e9
 
+# Floats in a vector register of common CPUs, on which torch takes shorter rows number by number.
+VECTOR: Final = 8
+
 T = TypeVar("T")
 
 
@@ -133,7 +136,7 @@ class Categorical(Distribution):
         self.mask = self._allowed(mask)
         if self.mask is not None:
             logits = torch.where(self.mask, logits, FORBIDDEN_LOGIT)
-        self.log_probs = functional.log_softmax(logits, dim=-1)  # [..., *shape, n], shared by sample, logp and entropy
+        self.log_probs = _log_softmax(logits)  # [..., *shape, n], shared by sample, logp and entropy
         self._dims = len(action_spec.shape)
 
     @classmethod
@@ -148,7 +151,7 @@ class Categorical(Distribution):
         # Exponential clocks with rates p: index i rings first with probability p_i. torch.multinomial takes matrices
         # alone and checks their values on the host.
         log_probs = self.log_probs.detach()
-        clocks = torch.empty_like(log_probs).exponential_().log_().sub_(log_probs)
+        clocks = log_probs.new_empty(log_probs.shape).exponential_().log_().sub_(log_probs)
         if self.mask is not None:
             # A clock of exactly zero would ring first whatever its rate.
             clocks = torch.where(self.mask, clocks, math.inf)
@@ -156,7 +159,7 @@ class Categorical(Distribution):
 
     def mode(self) -> Tensor:
         """Return the most probable indices `[..., *shape]`, int64."""
-        return self.log_probs.argmax(dim=-1)
+        return self.log_probs.contiguous().argmax(dim=-1)
 
     def logp(self, actions: Tensor) -> Tensor:
         """Return log-probabilities `[...]` of indices `[..., *shape]`."""
@@ -486,6 +489,13 @@ def _is_floating(spec: specs.Spec) -> bool:
 def _widen(features: Tensor) -> Tensor:
     """Return features as float32, or unchanged where they are wider."""
     return features if features.dtype == torch.float64 else features.float()
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Return the log-softmax over the last dimension; its layout is whatever is faster."""
+    if logits.shape[-1] >= VECTOR or logits.device.type != "cpu":
+        return functional.log_softmax(logits, dim=-1)
+    return functional.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1)
 
 
 def _sum_last(values: Tensor, dims: int) -> Tensor:

@@ -294,6 +294,18 @@ def test_a_masked_choice_gets_no_gradient_and_spoils_no_other():
     assert logits.grad[mask].abs().max() > 0
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 20])
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+def test_short_and_long_rows_have_torchs_log_probabilities_and_gradients(n, shape):
+    logits = torch.randn(5, 3, *shape, n, requires_grad=True)
+    distribution = one(Categorical, specs.Categorical(n, shape), logits=logits)
+    ours, torchs = distribution.log_probs, torch.log_softmax(logits, dim=-1)
+    torch.testing.assert_close(ours, torchs)
+    weights = torch.randn(5, 3, *shape, n)
+    gradients = [torch.autograd.grad((weights * table).sum(), logits)[0] for table in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_one_allowed_choice_is_certain():
     mask = torch.eye(3, dtype=torch.bool)
     distribution = one(Categorical, specs.Categorical(3), logits=torch.zeros(3, 3), action_mask=mask)
