@@ -17,7 +17,8 @@ from rl8.pieces import split
 from rl8.policy import Policy, join
 from rl8.threads import side_by_side
 
-# What was made of each step is a graph of its own; many small ones cost more than computing them again.
+# What was made of each step is a graph of its own. Where more than this many would make a full piece, they are so small
+# that keeping them saves nothing.
 MAX_KEPT_PARTS = 32
 
 
@@ -25,7 +26,7 @@ def shares_to_keep(policy: Policy, num_envs: int, horizon: int, *, piece_size: i
     """Return each thread's env steps if a horizon's forward pass should be kept for a pass over all of it, else none.
 
     It should where each thread differentiates its share at once in any case, so that no more is in memory than later
-    in the update.
+    in the update, and where steps are not too small; see `MAX_KEPT_PARTS`.
 
     Args:
         policy: Computes it.
