@@ -27,11 +27,18 @@ def threads(request):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=[False, True], ids=["as they are", "ordered"])
+def ordered(request, monkeypatch):
+    """Have units ordered wherever that is possible, or nowhere."""
+    monkeypatch.setattr(blockwise, "MIN_WIDTH", 1 if request.param else 10**6)
+    return request.param
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("hiddens", [[8], [8, 300], [300, 8, 8]])
 @pytest.mark.parametrize("blocks", [0.01, 1, 2.5])
-def test_results_and_gradients_are_those_of_autograd(activation, head, hiddens, blocks, monkeypatch):
+def test_results_and_gradients_are_those_of_autograd(activation, head, hiddens, blocks, ordered, monkeypatch):
     monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * max(hiddens))
     mlp, last = MLP(5, hiddens, activation).double(), nn.Linear(hiddens[-1], 3).double() if head else None
     inputs = torch.randn(int(64 * torch.get_num_threads() * blocks), 5, dtype=torch.float64, requires_grad=True)
@@ -90,13 +97,108 @@ def test_frozen_layers_get_no_gradient():
     assert mlp.layers[1].weight.grad.abs().sum() > 0
 
 
-def test_a_retained_graph_gives_the_same_gradient_again():
+def test_a_retained_graph_gives_the_same_gradient_again(ordered, monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64)
     mlp = MLP(5, [16, 16])
     outputs = mlp(torch.randn(9, 5)).square().sum()
     first = torch.autograd.grad(outputs, list(mlp.parameters()), retain_graph=True)
     mlp(torch.randn(9, 5)).sum().backward()  # in the same buffers
     second = torch.autograd.grad(outputs, list(mlp.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def idle(layer, units):
+    """Have some units of a layer never rise above zero."""
+    with torch.no_grad():
+        layer.weight[units] = -layer.weight[units].abs()
+        layer.bias[units] = -1
+
+
+@pytest.mark.parametrize("when", ["never", "always", "early"])
+@pytest.mark.parametrize("units", ["half", "all but one", "all"])
+@pytest.mark.parametrize("layers", [[0], [1], [0, 1], [0, 2]])
+def test_idle_units_are_left_out_of_products_but_not_of_the_result(when, units, layers, ordered, monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 48)
+    mlp, head = MLP(5, [48, 48, 48]).double(), nn.Linear(48, 3).double()
+    inputs = torch.rand(64 * torch.get_num_threads() * 4, 5, dtype=torch.float64, requires_grad=True)
+    chosen = torch.randperm(48)[: {"half": 24, "all but one": 47, "all": 48}[units]]
+    if when != "never":
+        for layer in layers:
+            idle(mlp.layers[layer], chosen)
+    if when == "early":  # rows of the last block activate what was idle before
+        with torch.no_grad():
+            inputs[-64 * torch.get_num_threads() :] *= -20
+    sizes = []
+    product = torch.addmm
+
+    def addmm(bias, one, other, **out):
+        sizes.append(one.shape[1])
+        return product(bias, one, other, **out)
+
+    monkeypatch.setattr(torch, "addmm", addmm)
+    outputs = mlp(inputs, head)
+    monkeypatch.undo()
+    tensors = [inputs, *mlp.parameters(), *head.parameters()]
+    expected = reference(inputs, mlp, head)
+    torch.testing.assert_close(outputs, expected)
+    for found, wanted in zip(gradients(outputs, tensors), gradients(expected, tensors), strict=True):
+        torch.testing.assert_close(found, wanted)
+    sizes = [size for size in sizes if size != 5]
+    if when == "always" and ordered:
+        kept = {"half": 24, "all but one": 8, "all": 0}[units]
+        assert min(sizes) <= kept
+    elif not ordered:
+        assert set(sizes) == {48}
+
+
+def test_units_that_are_active_somewhere_come_before_idle_ones():
+    rows = torch.rand(100_000, 1) - 0.5
+    bias = torch.tensor([-1.0, 1.0, -0.4, 0.0, -0.6, 0.2] + [-3.0] * 250)
+    layers = [(torch.ones(256, 1), bias), (torch.arange(512.0).reshape(2, 256), torch.zeros(2))]
+    network = blockwise._Network(rows, layers, ACTIVATIONS["relu"], 1)
+    network.order(rows)
+    assert network.orders[0] is None
+    assert network.orders[1][:6].tolist() == [1, 5, 3, 2, 4, 0]  # 4 and 0 are idle, 4 less so
+    assert network.orders[2] is None
+    assert torch.equal(network.layers[0][1], bias[network.orders[1]])
+    assert torch.equal(network.layers[1][0], layers[1][0][:, network.orders[1]])
+
+
+def test_nothing_is_ordered_where_that_would_not_gain():
+    def order(rows, width, activation):
+        layers = [(torch.zeros(width, 5), torch.zeros(width)), (torch.zeros(3, width), torch.zeros(3))]
+        network = blockwise._Network(torch.zeros(rows, 5), layers, ACTIVATIONS[activation], 1)
+        network.order(torch.zeros(rows, 5))
+        return network.orders[1]
+
+    block = BLOCK_FLOATS // 256 * torch.get_num_threads()
+    assert order(block + 1, 256, "relu") is not None
+    assert order(block, 256, "relu") is None
+    assert order(block + 1, 256, "tanh") is None
+    assert order(100_000, 64, "relu") is None
+
+
+@pytest.mark.parametrize(
+    ("nonzero", "expected"),
+    [([], 0), ([0], 8), ([7], 8), ([8], 16), ([3, 100], 104), ([118], 120), ([120], 128), ([127], 128)],
+)
+@pytest.mark.parametrize("value", [1e-30, float("nan"), float("inf")])
+def test_the_first_units_hold_all_that_is_not_zero(nonzero, expected, value):
+    for row in (0, 63, 99):
+        result = torch.zeros(100, 128)
+        result[row, nonzero] = value
+        assert blockwise._active(result) == expected
+
+
+def test_what_is_not_a_number_is_not_left_out(monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 256)
+    mlp, inputs = MLP(5, [256, 256]), torch.randn(1000, 5)
+    idle(mlp.layers[0], torch.arange(200))
+    inputs = inputs.abs()
+    inputs[700, 2] = float("nan")
+    expected = reference(inputs, mlp, None)
+    torch.testing.assert_close(mlp(inputs), expected, equal_nan=True)
+    assert expected.isnan().any(1).sum() == 1
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -161,12 +263,9 @@ def test_torchs_function_transforms():
 
 
 def test_blocks_hold_the_widest_layer():
-    rows, layers = (
-        torch.zeros(10**6, 5),
-        [(torch.zeros(64, 5), torch.zeros(64)), (torch.zeros(256, 64), torch.zeros(256))],
-    )
-    assert blockwise._block_size(rows, layers) == BLOCK_FLOATS // 256 * torch.get_num_threads()
-    assert blockwise._block_size(rows[:3], layers) == 3
+    layers = [(torch.zeros(64, 5), torch.zeros(64)), (torch.zeros(256, 64), torch.zeros(256))]
+    for rows, expected in ((10**6, BLOCK_FLOATS // 256 * torch.get_num_threads()), (3, 3), (0, 1)):
+        assert blockwise._Network(torch.zeros(rows, 5), layers, ACTIVATIONS["relu"], 2).block_size == expected
 
 
 @pytest.mark.parametrize("case", ["hook", "replaced", "no bias", "mixed precision", "elu"])
