@@ -48,7 +48,7 @@ ui: $(RUN_READY)  ## look at the recorded runs in a browser
 wheel: $(DEV_READY)  ## build a wheel and a source archive in dist
 	$(BIN)/python -m build --outdir dist
 
-bench: $(RUN_READY)  ## measure speed and memory beside other libraries: 27 minutes on two cores, the first time more
+bench: $(RUN_READY)  ## measure speed and memory beside other libraries: 35 minutes on two cores, the first time more
 	$(BIN)/python -m experiments.throughput.bench $(ARGS)
 
 wheels: $(RUN_READY)  ## gather in .wheels what bench-gpu needs on a machine that reaches no registry

@@ -25,16 +25,19 @@ class Size:
         num_envs: Environments.
         horizon: Steps.
         seconds: Time for the timed iterations of one program in one round, at least one iteration.
+        warmup: Iterations before those.
     """
 
     num_envs: int
     horizon: int
     seconds: float
+    warmup: int = 1
 
     @property
     def name(self) -> str:
         """Environments x steps."""
-        return f"{self.num_envs} x {self.horizon}"
+        later = f", after {self.warmup} iterations" if self.warmup > 1 else ""
+        return f"{self.num_envs} x {self.horizon}{later}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Setting:
             raise ProgramError("no virtual environment: python -m experiments.throughput.venvs")
         own = PROGRAMS[name].options if self.options is None else self.options.get(name, ())
         given = ("--num-envs", size.num_envs, "--horizon", size.horizon, "--seconds", size.seconds)
+        given += ("--warmup", size.warmup)
         return run_program(
             name,
             [*map(str, given), *self.common, *own],

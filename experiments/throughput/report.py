@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from . import compare, overhead, pictures
 from .bounds import bounds, fused_bytes, iteration_flops, layered_bytes, work_of
@@ -72,39 +73,35 @@ def bounds_section(study: Study) -> list[str]:
     ]
 
 
-def compare_section(study: Study) -> list[str]:
-    """Return the comparison of programs, a table per size."""
-    found = result(study, "compare")
-    if not found:
-        return []
-    lines = ["## Side by side", ""]
-    peaks = result(study, "peaks")
-    for size in found["sizes"]:
-        rows = []
-        for name, program in PROGRAMS.items():
-            summary = compare.summary(found, size, name)
-            if summary is None:
-                continue
-            runs = list(compare.of_round(found, size, name).values())
-            collect, update = (median(phase) for phase in zip(*map(phases, runs), strict=True))
-            share = percent(median(shares(line, peaks)["arithmetic"] for line in runs)) if peaks else "-"
-            ratio = f"{summary['ratio']:.2f} ({summary['ratio_min']:.2f} to {summary['ratio_max']:.2f})"
-            rows.append(
-                (
-                    program.title,
-                    amount(summary["transitions_per_s"]),
-                    amount(collect),
-                    amount(update),
-                    "1" if name == "rl8" else ratio if "ratio" in summary else "-",
-                    f"{summary['peak_mb']:.0f}",
-                    f"{summary['peak_mb'] - summary['base_mb']:.0f}",
-                    share,
-                )
+def size_table(found: dict[str, Any], size: str, peaks: dict[str, Any] | None) -> list[str]:
+    """Return what the programs reached at one size."""
+    rows = []
+    for name, program in PROGRAMS.items():
+        summary = compare.summary(found, size, name)
+        if summary is None:
+            continue
+        runs = list(compare.of_round(found, size, name).values())
+        collect, update = (median(phase) for phase in zip(*map(phases, runs), strict=True))
+        share = percent(median(shares(line, peaks)["arithmetic"] for line in runs)) if peaks else "-"
+        ratio = f"{summary['ratio']:.2f} ({summary['ratio_min']:.2f} to {summary['ratio_max']:.2f})"
+        rows.append(
+            (
+                program.title,
+                amount(summary["transitions_per_s"]),
+                amount(collect),
+                amount(update),
+                "1" if name == "rl8" else ratio if "ratio" in summary else "-",
+                f"{summary['peak_mb']:.0f}",
+                f"{summary['peak_mb'] - summary['base_mb']:.0f}",
+                share,
             )
-        count = max((len(compare.of_round(found, size, name)) for name in PROGRAMS), default=0)
-        note = f" ({found['cut'][size]})" if size in found["cut"] else ""
-        lines += [f"### {size}, {count} rounds{note}", ""]
-        lines += table(
+        )
+    count = max((len(compare.of_round(found, size, name)) for name in PROGRAMS), default=0)
+    note = f" ({found['cut'][size]})" if size in found["cut"] else ""
+    return [
+        f"### {size}, {count} rounds{note}",
+        "",
+        *table(
             (
                 "program",
                 "transitions/s",
@@ -116,8 +113,20 @@ def compare_section(study: Study) -> list[str]:
                 "of arithmetic",
             ),
             rows,
-        )
-    lines += [f"- {name} {why}" for name, why in found["failed"].items()] + ([""] if found["failed"] else [])
+        ),
+    ]
+
+
+def compare_section(study: Study) -> list[str]:
+    """Return the comparison of programs, a table per size."""
+    found = result(study, "compare")
+    if not found:
+        return []
+    lines = ["## Side by side", ""]
+    for part in (found, result(study, "later") or {"sizes": [], "failed": {}}):
+        for size in part["sizes"]:
+            lines += size_table(part, size, result(study, "peaks"))
+        lines += [f"- {name} {why}" for name, why in part["failed"].items()] + ([""] if part["failed"] else [])
     compiled = [line["compile_s"] for line in found["lines"] if "compile_s" in line]
     if compiled:
         lines += [

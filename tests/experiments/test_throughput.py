@@ -244,6 +244,12 @@ def made_up_study(device="cpu"):
             "failed": {"skrl": "failed at 1024 x 32: broke"},
             "cut": {},
         },
+        "later": {
+            "sizes": ["1024 x 32, after 20 iterations"],
+            "lines": [{**line, "size": "1024 x 32, after 20 iterations"} for line in lines],
+            "failed": {"upstream": "failed later: broke"},
+            "cut": {},
+        },
         "grid": {
             "lines": [point_line(point, 40e3 * 256 / point.width) for point in points if point.num_envs <= 16384],
             "skipped": [{"point": "cartpole at 1048576 x 128", "reason": "predicted to take an hour"}],
@@ -288,21 +294,22 @@ def test_programs_take_turns_and_a_failing_one_drops_out(monkeypatch):
     ran = []
 
     def fake(name, options, **_):
-        ran.append((name, options[options.index("--num-envs") + 1]))
+        ran.append((name, options[options.index("--num-envs") + 1], options[options.index("--warmup") + 1]))
         if name == "jax":
             raise programs.ProgramError("broke")
         return made_up(name, 1e4)
 
     monkeypatch.setattr(compare, "run_program", fake)
-    sizes = [compare.Size(8, 4, 1.0), compare.Size(16, 4, 1.0)]
+    sizes = [compare.Size(8, 4, 1.0), compare.Size(16, 4, 1.0, warmup=7)]
     said = []
     setting = compare.Setting(pythons={"jax": "python"}, common=("--x",))
     found = compare.compare(sizes, setting, rounds=2, names=("rl8", "jax", "sb3"), say=said.append)
-    assert ran == [("rl8", "8"), ("jax", "8"), ("rl8", "8"), ("rl8", "16"), ("rl8", "16")]
+    small, large = ("rl8", "8", "1"), ("rl8", "16", "7")
+    assert ran == [small, ("jax", "8", "1"), small, large, large]
     assert found["failed"]["jax"] == "failed at 8 x 4: broke"
     assert "no virtual environment" in found["failed"]["sb3"]
     assert [(line["size"], line["round"]) for line in found["lines"]] == [
-        ("8 x 4", 0), ("8 x 4", 1), ("16 x 4", 0), ("16 x 4", 1)
+        ("8 x 4", 0), ("8 x 4", 1), ("16 x 4, after 7 iterations", 0), ("16 x 4, after 7 iterations", 1)
     ]  # fmt: skip
     assert any("10,000/s" in text for text in said)
 
@@ -392,6 +399,8 @@ def test_the_page_quotes_the_figures():
     page = report.markdown(made_up_study())
     assert "| rl8 1.0.0 from PyPI | 10 k | 40 k | 13.3 k | 3.00 (2.50 to 3.30) | 500 | 200 |" in page
     assert "skrl failed at 1024 x 32: broke" in page
+    assert "### 1024 x 32, after 20 iterations, 3 rounds" in page
+    assert "upstream failed later: broke" in page
     assert "3.48 MFLOP; 297 bytes" in page
     # 175e9 / 3484768 = 50.2 k; 33 k of it are 66%
     assert "| arithmetic, float32 | 50.2 k/s |" in page
@@ -444,6 +453,14 @@ def test_bench_measures_a_point_in_a_fresh_process(tmp_path):
     assert found["counts"]["update"]["operations"] > 0
     assert found["peak_mb"] > found["base_mb"] > 50
     assert "16" in (tmp_path / "throughput-cpu.md").read_text()
+
+
+def test_bench_compares_a_few_programs_later_in_training(tmp_path):
+    options = ["--tiny", "--only", "later", "--programs", "rl8", "sb3", "--rounds", "1", "--minutes", "30"]
+    bench.main([*options, "--out", str(tmp_path)])
+    found = figures.result(json.loads((tmp_path / "throughput-cpu.json").read_text()), "later")
+    assert found["sizes"] == ["16 x 8, after 2 iterations"]
+    assert [(line["program"], line["warmup"]) for line in found["lines"]] == [("rl8", 2)]
 
 
 def test_points_of_a_file_are_measured_in_one_process(tmp_path):
