@@ -28,7 +28,7 @@ BLOCK_FLOATS: Final = 2**18
 # few environments at every step. 31 to 127 find about the same order.
 SAMPLE_EVERY: Final = 97
 
-# Rows in the sample, at least.
+# Rows in the sample, about, where one of so many would be fewer.
 MIN_SAMPLE: Final = 64
 
 # Units of the widest layer from which on ordering gains: at 64 it costs 10% more than it saves.
@@ -231,12 +231,12 @@ class _Network:
         by_bias = [torch.zeros_like(bias) for _, bias in self.layers]
         for number, (flow, first, last) in enumerate(_blocks(self.block_size, gradient, rows, out)):
             size, results = flow.shape[0], [first, *(layer.values for layer in hidden[number]), last]
+            if self.activated == len(self.layers):
+                flow = flows[-1][:size].copy_(flow)  # autograd's own is not ours to write to
             for index in reversed(range(len(self.layers))):
                 weight, (inputs, result) = self.layers[index][0], results[index : index + 2]
                 ins, outs = inputs.shape[1], result.shape[1]
                 if index < self.activated:
-                    if index == len(self.layers) - 1:
-                        flow = flows[index][:size].copy_(flow)  # autograd's own is not ours to write to
                     self.activation.backward_(flow, result)
                 if _is_tall(weight):
                     _left(by_weight[index], outs)[:ins].addmm_(inputs.t(), flow)
