@@ -196,6 +196,10 @@ class Policy(nn.Module):
                 values = self.model(self._normalize(seen), state).values
         return values.float()
 
+    def order(self, seen: Nested, shares: int) -> Tensor | None:
+        """Return an order `[B]` in which what the model sees `[1, B, ...]` is computed faster; see `Model.order`."""
+        return self.model.order(self._normalize(seen), shares)
+
     def update_normalizers(self, obs: Nested) -> None:
         """Merge observations `[M, ...]` into the running statistics."""
         for path, normalizer in zip(self.normalized, self.normalizers, strict=True):

@@ -13,6 +13,8 @@ from rl8.algorithm import UPDATE_METRICS
 from rl8.distributions import Normal, SquashedNormal
 from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
+from rl8.nn import MLP
+from rl8.nn.piecewise import Piecewise
 from rl8.rollout import collect
 from rl8.specs import Categorical, Unbounded
 
@@ -321,6 +323,106 @@ def test_a_policy_that_draws_numbers_is_evaluated_in_order(build):
         iterate(algorithm, 2)
         assert len(algorithm._shares()) == 1
     assert torch.equal(*(weights(algorithm) for algorithm in algorithms))
+
+
+WIDE = {"num_envs": 256, "horizon": 32, "model_config": {"hiddens": [128, 128]}}
+
+
+def wide(**options):
+    """Build an algorithm whose networks and minibatches are large enough for sorting."""
+    torch.manual_seed(0)
+    cls = options.pop("cls", Algorithm)
+    return cls(options.pop("env_cls", CartPole), **{**WIDE, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "sorts"),
+    [
+        ({}, True),
+        ({"normalize_obs": True}, True),
+        ({"sgd_minibatch_size": 4096}, True),
+        ({"sgd_minibatch_size": 2048}, False),
+        ({"num_envs": 64}, False),
+        ({"sgd_minibatch_size": 4096, "device": DeviceSettings(num_threads=2)}, False),
+        ({"enable_amp": True}, False),
+        ({"model_config": {"hiddens": [128, 128], "activation": "tanh"}}, False),
+        ({"model_config": {"hiddens": [64, 64]}}, False),
+        ({"model_config": {"hiddens": [128, 128], "window": 4}}, True),
+        ({"model_config": {"hiddens": [128, 128], "window": 16}}, False),
+        ({"env_cls": MaskedBandit, "model_cls": TransformerModel, "model_config": {}}, False),
+        ({"cls": RecurrentAlgorithm, "model_config": {}}, False),
+    ],
+)
+def test_env_steps_are_sorted_where_that_is_faster(options, sorts, monkeypatch):
+    monkeypatch.setattr(MLP, "gains", lambda net, rows: True)
+    before = torch.get_num_threads()
+    algorithm = wide(**options)
+    iterate(algorithm)
+    torch.set_num_threads(before)
+    assert algorithm.sorted == sorts
+    algorithm.collect()
+    assert not (sorts and algorithm._forward)
+
+
+def test_env_steps_stay_where_they_are_if_sorting_does_not_gain(monkeypatch):
+    algorithm = wide(num_envs=1024, horizon=8)
+    for gains in (True, False, True):
+        monkeypatch.setattr(MLP, "gains", lambda net, rows, gains=gains: gains)
+        sorted_before = algorithm.sorted
+        algorithm.collect()
+        assert (algorithm._forward is None) == sorted_before
+        algorithm.step()
+        assert algorithm.sorted == gains
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 4096])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("normalize_obs", [False, True])
+def test_sorting_changes_an_update_by_rounding_only(minibatch_size, shuffle, normalize_obs, monkeypatch):
+    after, gains, forward, taken = [], Piecewise.gains, Piecewise.forward, []
+    monkeypatch.setattr(Piecewise, "forward", lambda *args: taken.append(1) or forward(*args))
+    for sorts in (False, True):
+        monkeypatch.setattr(Piecewise, "gains", gains if sorts else lambda *args: False)
+        algorithm = wide(
+            sgd_minibatch_size=minibatch_size,
+            shuffle_minibatches=shuffle,
+            normalize_obs=normalize_obs,
+            vf_clip_param=0.1,
+        )
+        if not sorts:
+            algorithm._ranked = lambda: None
+        torch.manual_seed(1)
+        metrics = iterate(algorithm)
+        after.append((weights(algorithm), metrics))
+        assert minibatch_size or bool(taken) == sorts
+    # Where a unit is zero up to rounding, one env step more or less counts.
+    torch.testing.assert_close(after[0][0], after[1][0], rtol=1e-2, atol=1e-4)
+    assert after[0][1] == pytest.approx(after[1][1], rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 4096])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_sorted_minibatches_have_the_env_steps_of_unsorted_ones(minibatch_size, shuffle):
+    algorithm = wide(sgd_minibatch_size=minibatch_size, shuffle_minibatches=shuffle)
+    algorithm.collect()
+    every = torch.arange(8192)
+    ranks, found = algorithm._ranked(), {}
+    for sorts in (False, True):
+        algorithm._ranks = ranks if sorts else None
+        torch.manual_seed(1)
+        found[sorts] = [every[rows].flatten() for rows in algorithm._minibatches()]
+    for plain, ordered in zip(found[False], found[True], strict=True):
+        assert torch.equal(ordered.sort().values, plain.sort().values)
+        assert (ranks[ordered].diff() > 0).all()
+
+
+def test_runs_of_one_seed_are_equal_to_the_last_bit_when_sorted():
+    one, other = wide(), wide()
+    for algorithm in (one, other):
+        torch.manual_seed(1)
+        iterate(algorithm, 3)
+    assert one.sorted
+    assert torch.equal(weights(one), weights(other))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

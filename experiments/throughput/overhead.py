@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 STEPS_PER_EVAL = 10
-# Until then networks leave more and more units idle, which rl8 leaves out: an iteration takes less and less.
+# Until then more and more units settle on one side of zero, and need not be computed: an iteration takes less and less.
 WARMUP = 20
 PARTS = {"all": ("track", "view", "eval"), "track": ("track",), "view": ("view",), "eval": ("eval",), "none": ()}
 

@@ -134,8 +134,8 @@ def compare_section(study: Study) -> list[str]:
             "",
         ]
     lines += [
-        "Shares of the arithmetic count all of it. On a CPU rl8 leaves units out of products that a ReLU holds at zero "
-        "in a whole block of rows, and may take the first pass's forward over from collect; the others leave out none.",
+        "Shares of the arithmetic count all of it. On a CPU rl8 sorts env steps so that neighbours are alike, and "
+        "computes row by row only units that are neither zero nor open for a whole group of them; others compute all.",
         "",
     ]
     ran = [program for name, program in PROGRAMS.items() if any(line["program"] == name for line in found["lines"])]

@@ -86,6 +86,20 @@ class Model(nn.Module):
         """Return values `[L, B]` only. Feedforward models only."""
         raise NotImplementedError(f"{type(self).__name__} does not compute values on their own.")
 
+    def order(self, obs: Nested, shares: int) -> Tensor | None:
+        """Return an order `[B]` in which a CPU computes these observations faster, or None. Feedforward models only.
+
+        Args:
+            obs: `[1, B, ...]`, all of an update, which takes its env steps in that order.
+            shares: In how many parts, one for each thread, the order will be cut; they should be equally hard.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not mind the order of observations.")
+
+    @property
+    def has_order(self) -> bool:
+        """Whether `order` may return one."""
+        return type(self).order is not Model.order and self.state_spec is None
+
     @property
     def has_value_pass(self) -> bool:
         """Whether values can be computed apart from the features."""

@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl8.checks import check_range
 from rl8.models.base import Model, Output
 from rl8.nn import MLP, Encoder, FeatureHead, ValueHead
+from rl8.similarity import by_similarity
 from rl8.specs import Nested, Spec
 from rl8.views import split_window, window_of
 
 # Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
 PIECE_FLOATS = 2**22
+
+# Inputs of which so many seldom make rows that resemble each other, however sorted: not worth a try.
+MOST_INPUTS = 64
 
 
 class MLPModel(Model):
@@ -71,6 +75,24 @@ class MLPModel(Model):
     def value(self, obs: Nested) -> Tensor:
         """Return values only, `[L, B]`."""
         return self._values(self._inputs(obs))
+
+    def order(self, obs: Nested, shares: int) -> Tensor | None:
+        """Return one in which neighbours resemble each other, if enough to gain from."""
+        rows = self._inputs(obs)[0]
+        order = by_similarity(rows, shares)
+        rows = rows.index_select(0, order)
+        return order if any(net.gains(rows) for net in self._nets) else None
+
+    @property
+    def has_order(self) -> bool:
+        """Whether a network is faster where rows resemble their neighbours, and has so few inputs that they may."""
+        return any(net.piecewise and net.layers[0].in_features <= MOST_INPUTS for net in self._nets)
+
+    @property
+    def _nets(self) -> list[Any]:
+        """The networks, unless a subclass has replaced them by something else."""
+        nets: list[nn.Module] = [self.policy_net, self.value_net]
+        return [net for net in nets if isinstance(net, MLP)]
 
     def _features(self, inputs: Tensor) -> dict[str, Any]:
         return self.policy_head.features(self.policy_net(inputs, self.policy_head.linear))

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_choice, check_range
-from rl8.nn import blockwise
+from rl8.nn.blocks import ACTIVATIONS as BLOCKWISE
+from rl8.nn.blocks import Layer
+from rl8.nn.perceptron import perceptron
+from rl8.nn.piecewise import Piecewise, suits
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "elu": nn.ELU,
@@ -59,12 +62,22 @@ class MLP(nn.Module):
         # In place: a linear layer's gradient needs no output of its own, and memory traffic limits small networks.
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()
         self.size = sizes[-1]
-        self._blockwise = blockwise.ACTIVATIONS.get(activation)
+        self._blockwise = BLOCKWISE.get(activation)
 
     @property
     def blockwise(self) -> bool:
         """Whether a CPU computes the layers block by block, so that more rows at once don't leave its caches."""
         return self._blockwise is not None
+
+    @property
+    def piecewise(self) -> bool:
+        """Whether a CPU is faster where rows resemble their neighbours; see `rl8.nn.piecewise`."""
+        return self._blockwise is not None and _bare(self._layers()) and suits(_parts(self._layers()), self._blockwise)
+
+    def gains(self, rows: Tensor) -> bool:
+        """Return whether rows `[M, in_features]` resemble their neighbours so much that a CPU is faster."""
+        layers = self._layers()
+        return self._blockwise is not None and _bare(layers) and Piecewise.gains(rows, _parts(layers), self._blockwise)
 
     def forward(self, inputs: Tensor, head: nn.Linear | None = None) -> Tensor:
         """Return `[..., size]` for inputs `[..., in_features]`, or what a linear layer makes of that.
@@ -75,16 +88,23 @@ class MLP(nn.Module):
         """
         # Two dimensions: with more, a layer's result is a view, whose in-place activation is differentiated by copies.
         rows = inputs.flatten(0, -2)
-        layers: list[Any] = [*self.layers, *([] if head is None else [head])]
+        layers = self._layers(head)
         if self._blockwise is not None and rows.device.type == "cpu" and _bare(layers) and not _transformed():
-            parameters = [(layer.weight, layer.bias) for layer in layers]
-            rows = blockwise.perceptron(rows, parameters, self._blockwise, len(self.layers))
+            rows = perceptron(rows, _parts(layers), self._blockwise, len(self.layers))
         else:
             for layer in self.layers:
                 rows = self.activation(layer(rows))
             rows = rows if head is None else head(rows)
         outputs: Tensor = rows.unflatten(0, inputs.shape[:-1])
         return outputs
+
+    def _layers(self, head: nn.Linear | None = None) -> list[Any]:
+        return [*self.layers, *([] if head is None else [head])]
+
+
+def _parts(layers: Sequence[Any]) -> list[Layer]:
+    """Return weight and bias of each layer."""
+    return [(layer.weight, layer.bias) for layer in layers]
 
 
 def _bare(layers: Sequence[Any]) -> bool:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from rl8.models import MLPModel
+from rl8.similarity import CELL, by_similarity
 from rl8.specs import Categorical, Composite, Unbounded
 
 from .cases import build, seen
@@ -23,6 +24,44 @@ def test_the_default_is_two_networks_of_256_256_relu():
 def test_pieces_are_larger_where_layers_are_computed_in_blocks(options, piece_size):
     model, _ = build(MLPModel, Unbounded(3), Categorical(2), **options)
     assert model.piece_size == piece_size
+
+
+class Replaced(MLPModel):
+    def __init__(self, *args, **config):
+        super().__init__(*args, **config)
+        self.policy_net = self.value_net = torch.nn.Sequential(self.policy_net)
+
+
+@pytest.mark.parametrize(
+    ("cls", "inputs", "options", "expected"),
+    [
+        (MLPModel, 3, {}, True),
+        (MLPModel, 64, {}, True),
+        (MLPModel, 65, {}, False),
+        (MLPModel, 3, {"window": 16}, True),
+        (MLPModel, 3, {"window": 17}, False),
+        (MLPModel, 3, {"hiddens": (127, 256)}, False),
+        (MLPModel, 3, {"hiddens": (256,)}, False),
+        (MLPModel, 3, {"hiddens": ()}, False),
+        (MLPModel, 3, {"activation": "tanh"}, False),
+        (MLPModel, 3, {"activation": "elu"}, False),
+        (Replaced, 3, {}, False),
+    ],
+)
+def test_which_networks_may_gain_from_an_order(cls, inputs, options, expected):
+    model, _ = build(cls, Unbounded(inputs), Categorical(2), **options)
+    assert model.has_order == expected
+
+
+@pytest.mark.parametrize("independent", [2, 8])
+def test_an_order_is_given_if_rows_resemble_each_other_in_it(independent):
+    model, _ = build(MLPModel, Unbounded(8), Categorical(2), hiddens=(128, 128))
+    obs = torch.randn(16 * CELL, independent) @ torch.randn(independent, 8)
+    order = model.order(obs.unsqueeze(0), 2)
+    if independent == 2:
+        assert torch.equal(order, by_similarity(obs, 2))
+    else:
+        assert order is None
 
 
 def test_policy_and_value_share_nothing():

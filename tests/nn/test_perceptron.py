@@ -1,9 +1,16 @@
+import importlib
+
 import pytest
 import torch
 from torch import nn
 
-from rl8.nn import MLP, blockwise
-from rl8.nn.blockwise import ACTIVATIONS, BLOCK_FLOATS, perceptron
+from rl8.nn import MLP, blocks, blockwise, piecewise
+from rl8.nn.blocks import ACTIVATIONS
+from rl8.nn.blockwise import Blockwise
+from rl8.nn.perceptron import perceptron
+from rl8.nn.piecewise import Piecewise
+
+module = importlib.import_module("rl8.nn.perceptron")
 
 
 def reference(inputs, mlp, head):
@@ -27,21 +34,34 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=[False, True], ids=["as they are", "ordered"])
-def ordered(request, monkeypatch):
-    """Have units ordered wherever that is possible, or nowhere."""
-    monkeypatch.setattr(blockwise, "MIN_WIDTH", 1 if request.param else 10**6)
-    return request.param
+WAYS = [(Blockwise, "relu"), (Blockwise, "tanh"), (Piecewise, "relu")]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.fixture
+def take(monkeypatch):
+    """Return a function that has one of the two ways taken, in small blocks."""
+
+    def take(way):
+        monkeypatch.setattr(module, "_network", way)
+        monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 16)
+        monkeypatch.setattr(piecewise, "BLOCK_FLOATS", 3 * 16 * 16)
+        monkeypatch.setattr(piecewise, "CELL", 16)
+
+    return take
+
+
+@pytest.mark.parametrize(("way", "activation"), WAYS)
 @pytest.mark.parametrize("head", [True, False])
-@pytest.mark.parametrize("hiddens", [[8], [8, 300], [300, 8, 8]])
-@pytest.mark.parametrize("blocks", [0.01, 1, 2.5])
-def test_results_and_gradients_are_those_of_autograd(activation, head, hiddens, blocks, ordered, monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * max(hiddens))
+@pytest.mark.parametrize("hiddens", [[8], [8, 16], [16, 8, 8], [16, 16, 16, 16]])
+@pytest.mark.parametrize("count", [1, 16, 48, 200])
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_results_and_gradients_are_those_of_autograd(way, activation, head, hiddens, count, spread, take):
+    take(way)
     mlp, last = MLP(5, hiddens, activation).double(), nn.Linear(hiddens[-1], 3).double() if head else None
-    inputs = torch.randn(int(64 * torch.get_num_threads() * blocks), 5, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        for layer in mlp.layers:
+            layer.bias.normal_()
+    inputs = (spread * torch.randn(count, 5, dtype=torch.float64)).requires_grad_()
     tensors = [inputs, *mlp.parameters(), *([] if last is None else last.parameters())]
     expected = reference(inputs, mlp, last)
     slopes = gradients(expected, tensors)
@@ -62,7 +82,9 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(mlp, (inputs,))
 
 
-def test_two_passes_at_once_do_not_share_buffers():
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+def test_two_passes_at_once_do_not_share_buffers(way, take):
+    take(way)
     mlp = MLP(5, [16, 16])
     one, other = torch.randn(9, 5), torch.randn(9, 5)
     alone = [gradients(mlp(inputs), list(mlp.parameters())) for inputs in (one, other)]
@@ -73,7 +95,9 @@ def test_two_passes_at_once_do_not_share_buffers():
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def test_the_gradient_that_comes_in_is_left_alone():
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+def test_the_gradient_that_comes_in_is_left_alone(way, take):
+    take(way)
     outputs = MLP(5, [16])(torch.randn(9, 5))
     incoming = torch.randn_like(outputs)
     before = incoming.clone()
@@ -81,7 +105,9 @@ def test_the_gradient_that_comes_in_is_left_alone():
     assert torch.equal(incoming, before)
 
 
-def test_no_rows():
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+def test_no_rows(way, take):
+    take(way)
     mlp = MLP(5, [16])
     outputs = mlp(torch.zeros(0, 5))
     assert outputs.shape == (0, 16)
@@ -89,7 +115,9 @@ def test_no_rows():
     assert all((parameter.grad == 0).all() for parameter in mlp.parameters())
 
 
-def test_frozen_layers_get_no_gradient():
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+def test_frozen_layers_get_no_gradient(way, take):
+    take(way)
     mlp = MLP(5, [16, 16])
     mlp.layers[0].requires_grad_(False)
     mlp(torch.randn(9, 5)).sum().backward()
@@ -97,108 +125,28 @@ def test_frozen_layers_get_no_gradient():
     assert mlp.layers[1].weight.grad.abs().sum() > 0
 
 
-def test_a_retained_graph_gives_the_same_gradient_again(ordered, monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64)
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+def test_a_retained_graph_gives_the_same_gradient_again(way, take):
+    take(way)
     mlp = MLP(5, [16, 16])
-    outputs = mlp(torch.randn(9, 5)).square().sum()
+    outputs = mlp(torch.randn(200, 5)).square().sum()
     first = torch.autograd.grad(outputs, list(mlp.parameters()), retain_graph=True)
-    mlp(torch.randn(9, 5)).sum().backward()  # in the same buffers
+    mlp(torch.randn(200, 5)).sum().backward()  # in the same buffers
     second = torch.autograd.grad(outputs, list(mlp.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-def idle(layer, units):
-    """Have some units of a layer never rise above zero."""
-    with torch.no_grad():
-        layer.weight[units] = -layer.weight[units].abs()
-        layer.bias[units] = -1
-
-
-@pytest.mark.parametrize("when", ["never", "always", "early"])
-@pytest.mark.parametrize("units", ["half", "all but one", "all"])
-@pytest.mark.parametrize("layers", [[0], [1], [0, 1], [0, 2]])
-def test_idle_units_are_left_out_of_products_but_not_of_the_result(when, units, layers, ordered, monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 48)
-    mlp, head = MLP(5, [48, 48, 48]).double(), nn.Linear(48, 3).double()
-    inputs = torch.rand(64 * torch.get_num_threads() * 4, 5, dtype=torch.float64, requires_grad=True)
-    chosen = torch.randperm(48)[: {"half": 24, "all but one": 47, "all": 48}[units]]
-    if when != "never":
-        for layer in layers:
-            idle(mlp.layers[layer], chosen)
-    if when == "early":  # rows of the last block activate what was idle before
-        with torch.no_grad():
-            inputs[-64 * torch.get_num_threads() :] *= -20
-    sizes = []
-    product = torch.addmm
-
-    def addmm(bias, one, other, **out):
-        sizes.append(one.shape[1])
-        return product(bias, one, other, **out)
-
-    monkeypatch.setattr(torch, "addmm", addmm)
-    outputs = mlp(inputs, head)
-    monkeypatch.undo()
-    tensors = [inputs, *mlp.parameters(), *head.parameters()]
-    expected = reference(inputs, mlp, head)
-    torch.testing.assert_close(outputs, expected)
-    for found, wanted in zip(gradients(outputs, tensors), gradients(expected, tensors), strict=True):
-        torch.testing.assert_close(found, wanted)
-    sizes = [size for size in sizes if size != 5]
-    if when == "always" and ordered:
-        kept = {"half": 24, "all but one": 8, "all": 0}[units]
-        assert min(sizes) <= kept
-    elif not ordered:
-        assert set(sizes) == {48}
-
-
-def test_units_that_are_active_somewhere_come_before_idle_ones():
-    rows = torch.rand(100_000, 1) - 0.5
-    bias = torch.tensor([-1.0, 1.0, -0.4, 0.0, -0.6, 0.2] + [-3.0] * 250)
-    layers = [(torch.ones(256, 1), bias), (torch.arange(512.0).reshape(2, 256), torch.zeros(2))]
-    network = blockwise._Network(rows, layers, ACTIVATIONS["relu"], 1)
-    network.order(rows)
-    assert network.orders[0] is None
-    assert network.orders[1][:6].tolist() == [1, 5, 3, 2, 4, 0]  # 4 and 0 are idle, 4 less so
-    assert network.orders[2] is None
-    assert torch.equal(network.layers[0][1], bias[network.orders[1]])
-    assert torch.equal(network.layers[1][0], layers[1][0][:, network.orders[1]])
-
-
-def test_nothing_is_ordered_where_that_would_not_gain():
-    def order(rows, width, activation):
-        layers = [(torch.zeros(width, 5), torch.zeros(width)), (torch.zeros(3, width), torch.zeros(3))]
-        network = blockwise._Network(torch.zeros(rows, 5), layers, ACTIVATIONS[activation], 1)
-        network.order(torch.zeros(rows, 5))
-        return network.orders[1]
-
-    block = BLOCK_FLOATS // 256 * torch.get_num_threads()
-    assert order(block + 1, 256, "relu") is not None
-    assert order(block, 256, "relu") is None
-    assert order(block + 1, 256, "tanh") is None
-    assert order(100_000, 64, "relu") is None
-
-
-@pytest.mark.parametrize(
-    ("nonzero", "expected"),
-    [([], 0), ([0], 8), ([7], 8), ([8], 16), ([3, 100], 104), ([118], 120), ([120], 128), ([127], 128)],
-)
-@pytest.mark.parametrize("value", [1e-30, float("nan"), float("inf")])
-def test_the_first_units_hold_all_that_is_not_zero(nonzero, expected, value):
-    for row in (0, 63, 99):
-        result = torch.zeros(100, 128)
-        result[row, nonzero] = value
-        assert blockwise._active(result) == expected
-
-
-def test_what_is_not_a_number_is_not_left_out(monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 256)
-    mlp, inputs = MLP(5, [256, 256]), torch.randn(1000, 5)
-    idle(mlp.layers[0], torch.arange(200))
-    inputs = inputs.abs()
-    inputs[700, 2] = float("nan")
-    expected = reference(inputs, mlp, None)
-    torch.testing.assert_close(mlp(inputs), expected, equal_nan=True)
-    assert expected.isnan().any(1).sum() == 1
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_not_lost(way, value, take):
+    take(way)
+    mlp, inputs = MLP(5, [16, 16]), 0.1 * torch.randn(100, 5)
+    inputs[70, 2] = value
+    expected, found = reference(inputs, mlp, None), mlp(inputs)
+    finite = expected.isfinite().all(1)
+    torch.testing.assert_close(found[finite], expected[finite])
+    assert finite.sum() == 99
+    assert not found[70].isfinite().all()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -217,13 +165,12 @@ def test_a_gradient_of_the_gradient(frozen):
 
 
 def test_buffers_of_sizes_long_gone_are_forgotten():
-    buffers = blockwise._Buffers()
-    layers = [(torch.zeros(4, 4), torch.zeros(4))]
+    buffers, like = blocks.Buffers(), torch.zeros(1)
     for count in range(1, 3 * buffers.most_sizes):
-        buffers.give(buffers.take(count, layers))
+        buffers.give([buffers.take(count, 4, like)])
         assert len(buffers._free) <= buffers.most_sizes
-    (kept,) = buffers.take(count, layers)
-    assert buffers.take(count, layers)[0] is not kept
+    kept = buffers.take(count, 4, like)
+    assert buffers.take(count, 4, like) is not kept
 
 
 def test_inference_leaves_buffers_that_can_be_written_to():
@@ -236,10 +183,11 @@ def test_inference_leaves_buffers_that_can_be_written_to():
     mlp(inputs).sum().backward()
 
 
+@pytest.mark.parametrize("way", [Blockwise, Piecewise])
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
-def test_forward_and_backward_pass_with_other_numbers_of_threads(first, second, monkeypatch):
-    monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64)
-    mlp, inputs = MLP(5, [16, 16]), torch.randn(9, 5)
+def test_forward_and_backward_pass_with_other_numbers_of_threads(way, first, second, take):
+    take(way)
+    mlp, inputs = MLP(5, [16, 16]), torch.randn(200, 5)
     expected = gradients(reference(inputs, mlp, None), list(mlp.parameters()))
     torch.set_num_threads(first)
     outputs = mlp(inputs)
@@ -264,13 +212,14 @@ def test_torchs_function_transforms():
 
 def test_blocks_hold_the_widest_layer():
     layers = [(torch.zeros(64, 5), torch.zeros(64)), (torch.zeros(256, 64), torch.zeros(256))]
-    for rows, expected in ((10**6, BLOCK_FLOATS // 256 * torch.get_num_threads()), (3, 3), (0, 1)):
-        assert blockwise._Network(torch.zeros(rows, 5), layers, ACTIVATIONS["relu"], 2).block_size == expected
+    full = blockwise.BLOCK_FLOATS // 256 * torch.get_num_threads()
+    for count, expected in ((2 * full + 5, [full, full, 5]), (full, [full]), (3, [3]), (0, [])):
+        assert Blockwise(torch.zeros(count, 5), layers, ACTIVATIONS["relu"], 2).sizes == expected
 
 
 @pytest.mark.parametrize("case", ["hook", "replaced", "no bias", "mixed precision", "elu"])
 def test_anything_special_goes_the_ordinary_way(case, monkeypatch):
-    monkeypatch.setattr(blockwise, "perceptron", None)  # would be called
+    monkeypatch.setattr("rl8.nn.mlp.perceptron", None)  # would be called
     mlp, seen = MLP(5, [16, 16], "elu" if case == "elu" else "relu"), []
     if case == "hook":
         mlp.layers[1].register_forward_hook(lambda layer, inputs, output: seen.append(output.shape))
