@@ -32,7 +32,7 @@ from rl8.policy import Policy
 from rl8.rollout import Minibatch, Rollout, collect
 from rl8.schedules import Schedule
 from rl8.settings import DeviceSettings
-from rl8.similarity import CELL
+from rl8.similarity import CELL, MIN_CELLS
 from rl8.specs import Nested
 from rl8.threads import alone, side_by_side
 
@@ -48,9 +48,6 @@ UPDATE_METRICS = (
     "monitors/grad_norm",
 )
 KL_DIV, GRAD_NORM = UPDATE_METRICS.index("monitors/kl_div"), UPDATE_METRICS.index("monitors/grad_norm")
-
-# Cells of similar env steps in a thread's part of a minibatch from which on sorting gains: two cost what they save.
-MIN_CELLS = 4
 
 
 class Algorithm:

@@ -12,6 +12,9 @@ from torch import Tensor
 # part is found for fewer: 512 to 2048 are about equally fast.
 CELL: Final = 1024
 
+# Cells that a thread computes together from which on they gain: two cost what they save.
+MIN_CELLS: Final = 4
+
 # Vectors that tell in which direction many spread most.
 SAMPLE: Final = 256
 

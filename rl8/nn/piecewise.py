@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from rl8.nn.blocks import Activation, Layer, Network, buffers, sizes
-from rl8.similarity import CELL
+from rl8.similarity import CELL, MIN_CELLS
 
 # Width from which on a layer between two hidden ones costs more than finding out which of its units are mixed.
 MIN_WIDTH: Final = 128
 
 # Most features of a first hidden layer, as a share of its units, with which this is faster than computing every unit.
-MOST_FEATURES: Final = 0.7
+MOST_FEATURES: Final = 0.6
 
 # What decides that: so many rows of each of so many cells.
 SAMPLE_CELLS: Final = 4
@@ -104,7 +104,7 @@ class Piecewise(Network):
     def gains(rows: Tensor, layers: Sequence[Layer], activation: Activation) -> bool:
         """Return whether this is faster than computing every unit, judged by the first layer for a few rows."""
         count = rows.shape[0] // CELL
-        if count == 0 or not suits(layers, activation):
+        if count < MIN_CELLS or not suits(layers, activation):
             return False
         cells = rows[: count * CELL].unflatten(0, (count, CELL))
         sample = cells[:: -(-count // SAMPLE_CELLS), :: CELL // SAMPLE_ROWS]

@@ -138,8 +138,12 @@ def test_blocks_are_whole_cells_and_what_is_left_over():
     ],
 )
 def test_it_is_chosen_where_it_gains(case, gains, monkeypatch):
-    inputs = torch.randn({"few rows": CELL - 1, "sorted": 64 * CELL}.get(case, 8 * CELL), 3)
-    inputs = {"alike": inputs * 1e-3 + 1, "sorted": inputs[by_similarity(inputs, 1)]}.get(case, inputs)
+    inputs = torch.randn({"few rows": 4 * CELL - 1, "sorted": 64 * CELL}.get(case, 8 * CELL), 3)
+    inputs = {
+        "alike": inputs * 1e-3 + 1,
+        "few rows": inputs * 1e-3 + 1,
+        "sorted": inputs[by_similarity(inputs, 1)],
+    }.get(case, inputs)
     width = 64 if case == "narrow" else 128
     mlp = MLP(3, [width] if case == "one hidden layer" else [width, width], "tanh" if case == "tanh" else "relu")
     taken = []
@@ -155,7 +159,7 @@ def test_it_is_chosen_where_it_gains(case, gains, monkeypatch):
 
 
 def test_the_module_computes_what_torch_does_for_sorted_rows_in_single_precision():
-    inputs = torch.randn(32 * CELL + 100, 4) * torch.tensor([1.0, 1.0, 0.05, 0.05])
+    inputs = torch.randn(32 * CELL + 100, 4) * torch.tensor([1.0, 1.0, 0.1, 0.1]) + 1
     inputs = inputs[by_similarity(inputs, 2)]
     mlp, head = MLP(4, [256, 256]), nn.Linear(256, 3)
     parameters = [*mlp.parameters(), *head.parameters()]
