@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rl8.nn.blocks import Activation, Layer, Network
-from rl8.nn.blockwise import Blockwise
+from rl8.nn.dense import Dense
 from rl8.nn.piecewise import Piecewise
 
 
@@ -28,7 +28,7 @@ def perceptron(rows: Tensor, layers: Sequence[Layer], activation: Activation, ac
         differentiable: Tensor = _Perceptron.apply(rows, activation, activated, *parameters)  # type: ignore[no-untyped-call]
         return differentiable
     out = rows.new_empty(rows.shape[0], layers[-1][0].shape[0])
-    network = Blockwise(rows, layers, activation, activated)  # one product of three is too little to gain from
+    network = Dense(rows, layers, activation, activated)  # one product of three is too little to gain from
     for block, result in network.blocks(rows, out):
         network.give(network.forward(block, result))
     return out
@@ -60,7 +60,7 @@ class _Perceptron(torch.autograd.Function):
 
 def _network(rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int) -> Network:
     """Return what computes the layers faster for these rows."""
-    network = Piecewise if Piecewise.gains(rows, layers, activation) else Blockwise
+    network = Piecewise if Piecewise.gains(rows, layers, activation) else Dense
     return network(rows, layers, activation, activated)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rl8.nn import MLP, blocks, blockwise, piecewise
+from rl8.nn import MLP, blocks, dense, piecewise
 from rl8.nn.blocks import ACTIVATIONS
-from rl8.nn.blockwise import Blockwise
+from rl8.nn.dense import Dense
 from rl8.nn.perceptron import perceptron
 from rl8.nn.piecewise import Piecewise
 
@@ -34,7 +34,7 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-WAYS = [(Blockwise, "relu"), (Blockwise, "tanh"), (Piecewise, "relu")]
+WAYS = [(Dense, "relu"), (Dense, "tanh"), (Piecewise, "relu")]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def take(monkeypatch):
 
     def take(way):
         monkeypatch.setattr(module, "_network", way)
-        monkeypatch.setattr(blockwise, "BLOCK_FLOATS", 64 * 16)
+        monkeypatch.setattr(dense, "BLOCK_FLOATS", 64 * 16)
         monkeypatch.setattr(piecewise, "BLOCK_FLOATS", 3 * 16 * 16)
         monkeypatch.setattr(piecewise, "CELL", 16)
 
@@ -82,7 +82,7 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(mlp, (inputs,))
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 def test_two_passes_at_once_do_not_share_buffers(way, take):
     take(way)
     mlp = MLP(5, [16, 16])
@@ -95,7 +95,7 @@ def test_two_passes_at_once_do_not_share_buffers(way, take):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 def test_the_gradient_that_comes_in_is_left_alone(way, take):
     take(way)
     outputs = MLP(5, [16])(torch.randn(9, 5))
@@ -105,7 +105,7 @@ def test_the_gradient_that_comes_in_is_left_alone(way, take):
     assert torch.equal(incoming, before)
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 def test_no_rows(way, take):
     take(way)
     mlp = MLP(5, [16])
@@ -115,7 +115,7 @@ def test_no_rows(way, take):
     assert all((parameter.grad == 0).all() for parameter in mlp.parameters())
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 def test_frozen_layers_get_no_gradient(way, take):
     take(way)
     mlp = MLP(5, [16, 16])
@@ -125,7 +125,7 @@ def test_frozen_layers_get_no_gradient(way, take):
     assert mlp.layers[1].weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 def test_a_retained_graph_gives_the_same_gradient_again(way, take):
     take(way)
     mlp = MLP(5, [16, 16])
@@ -136,7 +136,7 @@ def test_a_retained_graph_gives_the_same_gradient_again(way, take):
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_a_number_is_not_lost(way, value, take):
     take(way)
@@ -183,7 +183,7 @@ def test_inference_leaves_buffers_that_can_be_written_to():
     mlp(inputs).sum().backward()
 
 
-@pytest.mark.parametrize("way", [Blockwise, Piecewise])
+@pytest.mark.parametrize("way", [Dense, Piecewise])
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
 def test_forward_and_backward_pass_with_other_numbers_of_threads(way, first, second, take):
     take(way)
@@ -212,9 +212,9 @@ def test_torchs_function_transforms():
 
 def test_blocks_hold_the_widest_layer():
     layers = [(torch.zeros(64, 5), torch.zeros(64)), (torch.zeros(256, 64), torch.zeros(256))]
-    full = blockwise.BLOCK_FLOATS // 256 * torch.get_num_threads()
+    full = dense.BLOCK_FLOATS // 256 * torch.get_num_threads()
     for count, expected in ((2 * full + 5, [full, full, 5]), (full, [full]), (3, [3]), (0, [])):
-        assert Blockwise(torch.zeros(count, 5), layers, ACTIVATIONS["relu"], 2).sizes == expected
+        assert Dense(torch.zeros(count, 5), layers, ACTIVATIONS["relu"], 2).sizes == expected
 
 
 @pytest.mark.parametrize("case", ["hook", "replaced", "no bias", "mixed precision", "elu"])

@@ -15,7 +15,7 @@ from rl8.nn.blocks import Activation, Layer, Network, buffers, sizes
 BLOCK_FLOATS: Final = 2**18
 
 
-class Blockwise(Network):
+class Dense(Network):
     """Computes any perceptron; what is kept of a block are its hidden layers' results."""
 
     def __init__(self, rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int) -> None:
