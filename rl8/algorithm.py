@@ -300,14 +300,9 @@ class Algorithm:
     def _ranked(self) -> Tensor | None:
         """Return the place of each env step `[T * N]` in an order in which they are computed faster, None if in any."""
         settings, hparams = self.execution.settings, self.hparams
-        few = hparams.minibatch_size < MIN_CELLS * CELL * self._threads
-        if (
-            self.device.type != "cpu"
-            or settings.compile
-            or hparams.enable_amp
-            or few
-            or not self.policy.model.has_order
-        ):
+        enough = hparams.minibatch_size >= MIN_CELLS * CELL * self._threads
+        plain = self.device.type == "cpu" and not settings.compile and not hparams.enable_amp
+        if not (enough and plain and self.policy.model.has_order):
             return None
         order = self.policy.order(self.rollout.block(0, hparams.batch_size), self._threads)
         return None if order is None else order.argsort()
