@@ -20,8 +20,9 @@ from rl8.advantages import gae, gae_endless
 from rl8.checks import unknown
 from rl8.distributions import Distribution
 from rl8.env import Env
-from rl8.execution import Execution, Work
+from rl8.execution import Execution
 from rl8.forward import ForwardPass, shares_to_keep
+from rl8.graphs import Work
 from rl8.hyperparameters import Hyperparameters
 from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model

@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "hyperparameters", "settings", "similarity", "specs", "targets", "threads"},
+    {"checks", "data", "graphs", "hyperparameters", "settings", "similarity", "specs", "targets", "threads"},
     {"advantages", "losses", "nn", "normalization", "schedules"},
     {"conditions", "distributions", "env", "views"},
     {"models"},
