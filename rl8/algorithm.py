@@ -22,7 +22,7 @@ from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.execution import Execution
 from rl8.forward import ForwardPass, shares_to_keep
-from rl8.graphs import Work
+from rl8.graphs import Tensors, Work
 from rl8.hyperparameters import Hyperparameters
 from rl8.losses import PPOLoss, ppo_loss
 from rl8.models import Model
@@ -89,6 +89,7 @@ class Algorithm:
     _env_state: Nested | None  # where a captured graph reads and writes the environment's state
     _rows: Tensor | slice  # places of the present minibatch
     _collect: Work
+    _prepare: Work
     _learn: Work
     _apply: Work
 
@@ -165,6 +166,7 @@ class Algorithm:
         self._entropy_coeff = torch.zeros((), device=self.device)
         self._totals = torch.zeros(len(UPDATE_METRICS), device=self.device)
         self._minibatch_totals = torch.zeros_like(self._totals)
+        self._explained_variance = torch.zeros((), device=self.device)
         self._set_up_work()
 
     # ------------------------------------------------------------------------------------------------- collect
@@ -184,11 +186,15 @@ class Algorithm:
         else:
             self.rollout.resume()
         self._forward = None
+        ended = self.rollout.is_last is not None
         if deterministic:
             collect(self.env, self.policy, self.rollout, deterministic=True, piece_size=self.piece_size)
             self._pin_env_state()
         else:
             self._collect()
+        if ended != (self.rollout.is_last is not None):  # the first end of an episode: there is more to read
+            self._prepare.invalidate()
+            self._learn.invalidate()
         self.horizons += 1
         self.env_steps += self.hparams.batch_size
         self._buffered = True
@@ -256,7 +262,7 @@ class Algorithm:
         if not self._buffered:
             raise RuntimeError("There is nothing to learn from. Call collect() before each step().")
         self._buffered = False
-        explained = self._prepare()
+        self._prepare()
         if self.hparams.lr_schedule:
             set_learning_rate(self.optimizer, self.lr(self.env_steps))
         self._entropy_coeff.fill_(self.entropy(self.env_steps))
@@ -269,7 +275,7 @@ class Algorithm:
         self.iterations += 1
         means = self._totals / updates
         metrics = {name: means[index] for index, name in enumerate(UPDATE_METRICS)}
-        metrics["monitors/explained_variance"] = explained
+        metrics["monitors/explained_variance"] = self._explained_variance.clone()
         metrics["coefficients/entropy"] = self._entropy_coeff.clone()
         metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
         lr = self.optimizer.param_groups[0]["lr"]
@@ -277,8 +283,8 @@ class Algorithm:
         return metrics
 
     @torch.no_grad()
-    def _prepare(self) -> Tensor:
-        """Scale rewards, compute advantages and returns; return the share of returns' variance that values explain."""
+    def _prepare_eagerly(self) -> None:
+        """Scale rewards, compute advantages and returns, and which share of the returns' variance values explain."""
         hparams, rollout = self.hparams, self.rollout
         rewards = rollout.rewards
         if hparams.normalize_rewards:
@@ -289,13 +295,13 @@ class Algorithm:
         else:
             advantages = gae(rewards, rollout.values[:-1], rollout.next_values(), rollout.is_last, **discount)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
-        explained = 1 - advantages.var(correction=0) / rollout.returns.var(correction=0).clamp(min=1e-8)
+        variance = rollout.returns.var(correction=0).clamp(min=1e-8)
+        self._explained_variance.copy_(1 - advantages.var(correction=0) / variance)
         if hparams.normalize_advantages:
             # Over the whole batch, not each minibatch: accumulated gradients then equal one batch's.
             std, mean = torch.std_mean(advantages, correction=0)
             advantages = (advantages - mean) / (std + 1e-8)
         rollout.advantages.copy_(advantages)
-        return explained
 
     @torch.no_grad()
     def _ranked(self) -> Tensor | None:
@@ -312,17 +318,16 @@ class Algorithm:
         """Go over the data `num_sgd_iters` times; return the number of minibatches used."""
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
-            pass_kl = torch.zeros_like(self._entropy_coeff)
+            before = self._totals[KL_DIV].clone()
             for rows in self._minibatches():
                 self._load(rows)
                 self._learn()
                 updates += 1
-                pass_kl += self._minibatch_totals[KL_DIV]
                 if not hparams.accumulate_grads and self._too_far(self._minibatch_totals[KL_DIV]):
                     return updates
             if hparams.accumulate_grads:
                 self._apply()
-                if self._too_far(pass_kl / hparams.num_minibatches):
+                if self._too_far((self._totals[KL_DIV] - before) / hparams.num_minibatches):
                     return updates
         return updates
 
@@ -447,6 +452,7 @@ class Algorithm:
         self._env_state = None
         self._rows = slice(0, 0)
         self._collect = self.execution.replayed(self._collect_eagerly, "rollout", self._collect_tensors)
+        self._prepare = self.execution.replayed(self._prepare_eagerly, "advantages", self._prepare_tensors)
         # A learning rate that is a number would be frozen into a graph; a loss scaler asks the device for overflows.
         live = all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
         if live and not self.execution.scaler.is_enabled():
@@ -455,14 +461,25 @@ class Algorithm:
         else:
             self._learn, self._apply = Work(self._learn_eagerly), Work(self._apply_eagerly)
 
-    def _collect_tensors(self) -> list[Tensor]:
-        return _tensors([vars(self.rollout), self.env.state])
+    def _collect_tensors(self) -> Tensors:
+        return _named({"rollout": vars(self.rollout), "env": {"state": self.env.state}})
 
-    def _learn_tensors(self) -> list[Tensor]:
-        grads = [parameter.grad for parameter in self.parameters]
-        scale = [vars(self.execution.scaler).get(name) for name in ("_scale", "_growth_tracker")]
-        state = list(self.optimizer.state.values())
-        return _tensors([self.parameters, grads, state, scale, self._totals, self._minibatch_totals])
+    def _prepare_tensors(self) -> Tensors:
+        scaler = dict(self.reward_scaler.named_buffers())
+        return _named({"rollout": vars(self.rollout), "scaler": scaler, "explained": self._explained_variance})
+
+    def _learn_tensors(self) -> Tensors:
+        weights = {name: weight for name, weight in self.policy.named_parameters() if weight.requires_grad}
+        scaler = self.execution.scaler
+        return _named(
+            {
+                "weights": weights,
+                "gradient": {name: weight.grad for name, weight in weights.items()},
+                "optimizer": list(self.optimizer.state.values()),
+                "scaler": {name: vars(scaler).get(name) for name in ("_scale", "_growth_tracker")},
+                "totals": [self._totals, self._minibatch_totals],
+            }
+        )
 
     def _check_kind(self) -> None:
         """Raise ValueError where a recurrent algorithm has no recurrent model, or the other way round."""
@@ -536,7 +553,7 @@ class Algorithm:
                 setattr(self.env, name, _restored(saved["env_tensors"][name], value))
         if saved["env_state"] is not None:
             self.env.state = _restored(saved["env_state"], self.env.state)
-        for work in (self._collect, self._learn, self._apply):
+        for work in (self._collect, self._prepare, self._learn, self._apply):
             work.invalidate()
         self._pin_env_state()
         self._buffered = False
@@ -586,7 +603,7 @@ def _within_limits(env_cls: Any, options: Mapping[str, Any]) -> dict[str, int]:
 
 def _addresses(env: Env) -> list[tuple[str, int]]:
     """Return where the environment's tensors lie, its state left out."""
-    return [(name, tensor.data_ptr()) for name, value in _env_tensors(env).items() for tensor in _tensors(value)]
+    return [(name, tensor.data_ptr()) for name, tensor in _named(_env_tensors(env)).items()]
 
 
 def _env_tensors(env: Env) -> dict[str, Nested]:
@@ -594,20 +611,21 @@ def _env_tensors(env: Env) -> dict[str, Nested]:
     return {name: v for name, v in vars(env).items() if name != "state" and isinstance(v, (Tensor, TensorDict))}
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    """Return all tensors in nested containers, in order."""
+def _named(tree: Any, path: str = "") -> Tensors:
+    """Return all tensors in nested containers by their paths, in order."""
     if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, (Mapping, TensorDict)):
-        return [tensor for value in tree.values() for tensor in _tensors(value)]
+        return {path: tree}
     if isinstance(tree, (list, tuple)):
-        return [tensor for value in tree for tensor in _tensors(value)]
-    return []
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, (Mapping, TensorDict)):
+        return {}
+    branches = (_named(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items())
+    return {name: tensor for branch in branches for name, tensor in branch.items()}
 
 
 def _alike(one: Any, other: Any) -> bool:
-    ours, theirs = _tensors(one), _tensors(other)
-    return [(t.shape, t.dtype) for t in ours] == [(t.shape, t.dtype) for t in theirs]
+    ours, theirs = ({name: (t.shape, t.dtype) for name, t in _named(tree).items()} for tree in (one, other))
+    return ours == theirs
 
 
 def _plain(nested: Any) -> Any:

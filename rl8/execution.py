@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from rl8.graphs import CapturedWork, Work
+from rl8.graphs import CapturedWork, Tensors, Work
 from rl8.settings import DeviceSettings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -75,13 +75,13 @@ class Execution:
         fused: Function = compiled
         return fused
 
-    def replayed(self, work: Callable[[], None], name: str, tensors: Callable[[], list[torch.Tensor]]) -> Work:
+    def replayed(self, work: Callable[[], None], name: str, tensors: Callable[[], Tensors]) -> Work:
         """Return `work` so that calling it does the same, replayed as a CUDA graph where that is possible.
 
         Args:
             work: Reads and writes tensors that stay where they are.
             name: What it is, for messages.
-            tensors: Gives everything that `work` reads and writes, to compare a replay with the eager result once.
+            tensors: Gives by name all that `work` reads and writes, to compare a replay with the eager result once.
         """
         return Work(work) if self._stream is None else CapturedWork(work, name, tensors, self._stream)
 

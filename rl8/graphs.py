@@ -14,6 +14,8 @@ from pathlib import Path
 import tensordict
 import torch
 
+Tensors = dict[str, torch.Tensor]
+
 # Frames of a traceback that say nothing about whose operation it was.
 NOT_THE_CULPRIT = [str(Path(module.__file__ or "").parent) for module in (torch, tensordict)] + [__file__]
 
@@ -40,7 +42,7 @@ class CapturedWork(Work):
     Args:
         work: Reads and writes tensors that stay where they are.
         name: What it is, for messages.
-        tensors: Gives everything that `work` reads and writes, as many each time.
+        tensors: Gives by name everything that `work` reads and writes, the same names each time.
         stream: Where it is warmed up and captured; not the one that is current when it is called.
 
     Attributes:
@@ -55,7 +57,7 @@ class CapturedWork(Work):
         self,
         work: Callable[[], None],
         name: str,
-        tensors: Callable[[], list[torch.Tensor]],
+        tensors: Callable[[], Tensors],
         stream: torch.cuda.Stream,
     ) -> None:
         super().__init__(work)
@@ -109,22 +111,22 @@ class CapturedWork(Work):
             Exception: If the work waits for the device, can't be captured, or a replay differs from the eager result.
                 Then nothing has been done.
         """
-        before = [tensor.clone() for tensor in self.tensors()]
+        before = _cloned(self.tensors())
         rng = torch.cuda.get_rng_state(self.stream.device)
 
         @torch.no_grad()
         def undo() -> None:
             tensors = self.tensors()
-            if len(tensors) != len(before):
-                raise RuntimeError("what it works on differs from call to call")
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
+            if tensors.keys() != before.keys():
+                raise RuntimeError(f"{', '.join(tensors.keys() ^ before.keys())} is there at some calls only")
+            for name, tensor in tensors.items():
+                tensor.copy_(before[name])
             torch.cuda.set_rng_state(rng, self.stream.device)
 
         try:
             with _waiting_forbidden():
                 self._work_aside()
-            eager = [tensor.clone() for tensor in self.tensors()]
+            eager = _cloned(self.tensors())
             undo()
             graph = self._captured()
             graph.replay()
@@ -171,16 +173,21 @@ def _waiting_forbidden() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def _compare(replayed: list[torch.Tensor], eager: list[torch.Tensor]) -> None:
-    """Raise RuntimeError if a replay's result differs from the eager one.
+def _cloned(tensors: Tensors) -> Tensors:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
-    Not if some elements do: another kernel's rounding may tip a sampled action, and with it one environment.
+
+def _compare(replayed: Tensors, eager: Tensors) -> None:
+    """Raise RuntimeError if a replay's result differs from the eager one; the message names where.
+
+    Not if a few elements do: another kernel's rounding may tip a sampled action, and with it one environment.
     """
-    for one, other in zip(replayed, eager, strict=True):
-        close = torch.isclose(one.double(), other.double(), rtol=1e-2, atol=1e-3, equal_nan=True)
+    for name, tensor in replayed.items():
+        one, other = tensor.double(), eager[name].double()
+        close = torch.isclose(one, other, rtol=1e-2, atol=1e-3, equal_nan=True)
         if close.double().mean() < 0.99:
-            difference = (one.double() - other.double()).abs().max()
-            raise RuntimeError(f"a replay differs from the eager result by {difference.item():.3g}")
+            difference = (one - other).abs().max().item()
+            raise RuntimeError(f"a replay differs from the eager result in {name} by {difference:.3g}")
 
 
 def _reason(error: Exception) -> str:
