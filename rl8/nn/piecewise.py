@@ -5,7 +5,8 @@ unit adds nothing. An opened one passes on what comes in, so that all opened uni
 function of what the layer before has, a matrix that is found without looking at a row. Left to be computed row by row
 are the mixed units, idle in some of the rows and opened in others: a fifth of them on CartPole, where similar rows lie
 side by side. Since products of hidden layers cost the units of one times the units of the other, little is left of
-them.
+them. What is left then is to find the mixed ones: where few are, bounds of the features, which differ little within
+similar rows, tell of most units on which side they are, and nobody looks at their sums.
 
 Backwards the same holds. Gradients by opened units' sums are linear functions of the gradients that the layer above
 has, and the gradient by a weight, a sum over rows of products of one with the other, needs no more of the rows than the
@@ -36,6 +37,10 @@ MOST_FEATURES: Final = 0.6
 SAMPLE_CELLS: Final = 4
 SAMPLE_ROWS: Final = 64
 
+# Share of mixed units, in that sample, up to which bounds tell of most others. Then twice as many cells are computed at
+# once, which pays for the operations that this takes.
+FEW: Final = 0.15
+
 # Floats of the widest layer in cells that are computed at once. Fewer cost more operations, at each of which Python's
 # threads may wait for each other; more leave the caches, and each cell computes as many units as the worst of them.
 BLOCK_FLOATS: Final = 2**20
@@ -44,6 +49,20 @@ BLOCK_FLOATS: Final = 2**20
 def suits(layers: Sequence[Layer], activation: Activation) -> bool:
     """Return whether these layers can gain from rows that are alike: ReLUs, and a large product of hidden layers."""
     return activation.piecewise and any(min(weight.shape) >= MIN_WIDTH for weight, _ in layers[1:])
+
+
+class _Told(NamedTuple):
+    """What bounds tell of a layer's units.
+
+    Attributes:
+        opened: `[G, out]` bool, opened units; none if there are so few that they cost less row by row.
+        unsure: `[G, K]` units of which only their sums tell.
+        by_unsure: `[G, 1 + F, K]` these sums, as functions of the features before.
+    """
+
+    opened: Tensor
+    unsure: Tensor
+    by_unsure: Tensor
 
 
 class _Hidden(NamedTuple):
@@ -89,6 +108,9 @@ class Piecewise(Network):
         layers: Weight and bias of each layer.
         activation: ReLU.
         activated: The number of layers, or one less.
+
+    Attributes:
+        few: Whether few units are mixed, so that bounds are worth their while.
     """
 
     def __init__(self, rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int) -> None:
@@ -97,22 +119,18 @@ class Piecewise(Network):
         self._by_inputs = [torch.cat([bias.unsqueeze(0), weight.t()]) for weight, bias in layers]
         widest = max(weight.shape[0] for weight, _ in layers)
         cells, rest = divmod(rows.shape[0], CELL)
-        blocks = sizes(cells, max(BLOCK_FLOATS // (widest * CELL), 1))
+        at_once = max(BLOCK_FLOATS // (widest * CELL), 1)
+        self.few = cells >= 2 * at_once and _share_mixed(rows, layers[:-1]) <= FEW
+        blocks = sizes(cells, at_once * (1 + self.few))
         self.sizes = [*(count * CELL for count in blocks), *sizes(rest, CELL)]
 
     @staticmethod
     def gains(rows: Tensor, layers: Sequence[Layer], activation: Activation) -> bool:
         """Return whether this is faster than computing every unit, judged by the first layer for a few rows."""
-        count = rows.shape[0] // CELL
-        if count < MIN_CELLS or not suits(layers, activation):
+        if rows.shape[0] < MIN_CELLS * CELL or not suits(layers, activation):
             return False
-        cells = rows[: count * CELL].unflatten(0, (count, CELL))
-        sample = cells[:: -(-count // SAMPLE_CELLS), :: CELL // SAMPLE_ROWS]
-        weight, bias = layers[0]
-        sums = torch.addmm(bias, sample.flatten(0, 1), weight.t()).unflatten(0, sample.shape[:2])
-        mixed = (sums.amax(1) > 0) & (sums.amin(1) <= 0)
-        features = weight.shape[1] + int(mixed.count_nonzero()) / sample.shape[0]
-        return bool(features <= MOST_FEATURES * weight.shape[0])
+        weight, _ = layers[0]
+        return weight.shape[1] / weight.shape[0] + _share_mixed(rows, layers[:1]) <= MOST_FEATURES
 
     def forward(self, rows: Tensor, out: Tensor) -> _Block:
         """See `Network.forward`."""
@@ -125,16 +143,22 @@ class Piecewise(Network):
         features[0] = 1
         features[1 : 1 + width] = rows.unflatten(0, (cells, size)).permute(2, 0, 1)
         start, stop = 0, 1 + width  # features of the layer at hand
+        bounds = torch.stack([features[:stop].amin(2).t(), features[:stop].amax(2).t()], 1) if self.few else None
         by_features = self._by_inputs[0].expand(cells, -1, -1)  # [G, 1 + F, out] its sums, as functions of them
         hidden = []
         for (weight, _), following in zip(self.layers, self._by_inputs[1:], strict=False):
-            units = weight.shape[0]
-            rows_of_sums = buffers.take(cells * units, size, rows)
-            sums = rows_of_sums.view(cells, units, size)
-            torch.bmm(by_features.transpose(1, 2), features[start:stop].transpose(0, 1), out=sums)
-            idle, opened = sums.amax(2) <= 0, sums.amin(2) > 0  # neither of them where there is a NaN
+            told = None if bounds is None else _told(by_features, bounds)
+            by_unsure = by_features if told is None else told.by_unsure
+            units = by_unsure.shape[2]  # that are looked at
+            rows_of_sums = buffers.take(cells * weight.shape[0], size, rows)
+            sums = rows_of_sums[: cells * units].view(cells, units, size)
+            torch.bmm(by_unsure.transpose(1, 2), features[start:stop].transpose(0, 1), out=sums)
+            least, most = sums.amin(2), sums.amax(2)
+            idle, sure = most <= 0, least > 0  # neither of them where there is a NaN
+            opened = sure if told is None else told.opened.scatter_(1, told.unsure, sure)
             passed_on = int(opened.count_nonzero()) > (stop - start) * cells  # else they cost less row by row
-            chosen = _places((idle | opened).logical_not_() if passed_on else idle.logical_not_())
+            wanted = _places((idle | sure).logical_not_() if passed_on else idle.logical_not_())
+            chosen = wanted if told is None else told.unsure.gather(1, wanted)
             by_chosen = following[1:].index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
             if passed_on:
                 by_before = by_features * opened.scatter_(1, chosen, False).unsqueeze(1)
@@ -145,8 +169,11 @@ class Piecewise(Network):
                 features[stop] = 1
                 start, stop = stop, stop + 1
             by_features = torch.cat([through, by_chosen], 1)
+            if bounds is not None:
+                ends = torch.stack([least.gather(1, wanted), most.gather(1, wanted)], 1)
+                bounds = torch.cat([bounds if passed_on else bounds[:, :, :1], ends.relu_()], 2)
             values = features[stop : stop + chosen.shape[1]]
-            places = (chosen + torch.arange(0, cells * units, units).unsqueeze(1)).t().flatten()
+            places = (wanted + torch.arange(cells).mul_(units).unsqueeze(1)).t().flatten()
             self.activation.apply_(torch.index_select(rows_of_sums, 0, places, out=values.view(-1, size)))
             buffers.give([rows_of_sums])
             stop += chosen.shape[1]
@@ -215,6 +242,42 @@ class Piecewise(Network):
     def give(self, kept: _Block) -> None:
         """See `Network.give`."""
         buffers.give([kept.buffer])
+
+
+def _share_mixed(rows: Tensor, layers: Sequence[Layer]) -> float:
+    """Return the largest share of mixed units that a hidden layer has, as a few rows `[M, in]` of a few cells tell.
+
+    Args:
+        rows: `[M, in]`, at least one cell of them.
+        layers: The hidden layers.
+    """
+    cells = rows[: rows.shape[0] // CELL * CELL].unflatten(0, (-1, CELL))
+    sample = cells[:: -(-cells.shape[0] // SAMPLE_CELLS), :: max(CELL // SAMPLE_ROWS, 1)].contiguous()
+    shares = []
+    for weight, bias in layers:
+        sums = torch.addmm(bias, sample.flatten(0, 1), weight.t()).unflatten(0, sample.shape[:2])
+        mixed = (sums.amax(1) > 0) & (sums.amin(1) <= 0)
+        shares.append(int(mixed.count_nonzero()) / mixed.numel())
+        sample = sums.relu_()
+    return max(shares, default=0.0)
+
+
+def _told(by_features: Tensor, bounds: Tensor) -> _Told:
+    """Return what bounds tell of a layer's units.
+
+    Args:
+        by_features: `[G, 1 + F, out]` the units' sums, as functions of the features.
+        bounds: `[G, 2, 1 + F]` the least and the largest that each feature is.
+    """
+    known = by_features.shape[1]
+    rising = by_features.relu()
+    both = torch.cat([rising, by_features - rising], 1)
+    least, most = torch.bmm(torch.cat([bounds, bounds.flip(1)], 2), both).unbind(1)
+    idle, opened = most <= 0, least > 0
+    if int(opened.count_nonzero()) <= known * by_features.shape[0]:
+        opened = torch.zeros_like(opened)
+    unsure = _places((idle | opened).logical_not_())
+    return _Told(opened, unsure, by_features.gather(2, unsure.unsqueeze(1).expand(-1, known, -1)))
 
 
 def _places(wanted: Tensor) -> Tensor:

@@ -34,15 +34,16 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-WAYS = [(Dense, "relu"), (Dense, "tanh"), (Piecewise, "relu")]
+WAYS = [(Dense, "relu", 0.0), (Dense, "tanh", 0.0), (Piecewise, "relu", 1.0), (Piecewise, "relu", -1.0)]
 
 
 @pytest.fixture
 def take(monkeypatch):
     """Return a function that has one of the two ways taken, in small blocks."""
 
-    def take(way):
+    def take(way, few=1.0):
         monkeypatch.setattr(module, "_network", way)
+        monkeypatch.setattr(piecewise, "FEW", few)
         monkeypatch.setattr(dense, "BLOCK_FLOATS", 64 * 16)
         monkeypatch.setattr(piecewise, "BLOCK_FLOATS", 3 * 16 * 16)
         monkeypatch.setattr(piecewise, "CELL", 16)
@@ -50,13 +51,13 @@ def take(monkeypatch):
     return take
 
 
-@pytest.mark.parametrize(("way", "activation"), WAYS)
+@pytest.mark.parametrize(("way", "activation", "few"), WAYS)
 @pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("hiddens", [[8], [8, 16], [16, 8, 8], [16, 16, 16, 16]])
 @pytest.mark.parametrize("count", [1, 16, 48, 200])
 @pytest.mark.parametrize("spread", [0.1, 1.0])
-def test_results_and_gradients_are_those_of_autograd(way, activation, head, hiddens, count, spread, take):
-    take(way)
+def test_results_and_gradients_are_those_of_autograd(way, activation, few, head, hiddens, count, spread, take):
+    take(way, few)
     mlp, last = MLP(5, hiddens, activation).double(), nn.Linear(hiddens[-1], 3).double() if head else None
     with torch.no_grad():
         for layer in mlp.layers:

@@ -113,15 +113,61 @@ def test_a_unit_that_touches_zero_has_the_slope_that_torch_gives_it():
         torch.testing.assert_close(one, other)
 
 
-def test_blocks_are_whole_cells_and_what_is_left_over():
+def test_what_bounds_tell_of_units():
+    inputs, layer = rows(50), sharp("iommoooiom")
+    by_features = torch.cat([layer.bias.detach().unsqueeze(0), layer.weight.detach().t()]).unsqueeze(0)
+    bounds = torch.tensor([[[1.0, -1.0, -1.0, -1.0], [1.0, 1.0, 1.0, 1.0]]], dtype=torch.float64)
+    opened, unsure, by_unsure = piecewise._told(by_features, bounds)
+    assert opened.int().tolist() == [[0, 1, 0, 0, 1, 1, 1, 0, 1, 0]]
+    assert unsure.tolist() == [[2, 3, 9]]
+    torch.testing.assert_close(by_unsure, by_features[:, :, [2, 3, 9]])
+    bounds[0, 1, 2] = torch.nan
+    assert piecewise._told(by_features, bounds).unsure.tolist() == [list(range(10))]
+    assert layer(inputs)[:, 2].aminmax().min < 0
+
+
+def test_no_sum_is_beyond_its_bounds(monkeypatch):
+    monkeypatch.setattr(piecewise, "CELL", 25)
+    monkeypatch.setattr(piecewise, "BLOCK_FLOATS", 60 * 25)
+    seen = []
+
+    def told(by_features, bounds):
+        found = untold(by_features, bounds)
+        seen.append((bounds, found.unsure.shape[1]))
+        return found
+
+    untold = piecewise._told
+    monkeypatch.setattr(piecewise, "_told", told)
+    inputs = torch.randn(100, 4).double().sort(dim=0).values
+    mlp, head = MLP(4, [60, 60, 60]).double(), nn.Linear(60, 2).double()
+    net = network(inputs, *mlp.layers, head)
+    net.few = True
+    kept, out = forward(net, inputs)
+    torch.testing.assert_close(out, expected(inputs, *mlp.layers, head))
+    assert len(seen) == 3 * len(kept)
+    assert min(count for _, count in seen) < 40
+    for block, (cell, *_) in zip(kept, net.blocks(inputs), strict=True):
+        for hidden, (bounds, _) in zip(block.hidden[:-1], seen[1:3], strict=True):
+            low, high = bounds.permute(1, 2, 0).unsqueeze(-1)
+            assert (hidden.features >= low - 1e-12).all()
+            assert (hidden.features <= high + 1e-12).all()
+        del seen[:3]
+        assert cell.shape[0] == hidden.features.shape[1] * 25
+
+
+def test_blocks_are_whole_cells_and_what_is_left_over(monkeypatch):
     layers = [(torch.zeros(256, 5), torch.zeros(256)), (torch.zeros(3, 256), torch.zeros(3))]
     most = piecewise.BLOCK_FLOATS // 256 // CELL * CELL
-    for count, sizes in (
-        (2 * most, [most, most]),
-        (most + CELL + 7, [most, CELL, 7]),
-        (CELL - 1, [CELL - 1]),
-        (0, []),
+    for few, count, sizes in (
+        (-1.0, 2 * most, [most, most]),
+        (0.0, 2 * most - CELL, [most, most - CELL]),  # too few cells to gain
+        (0.0, 2 * most, [2 * most]),
+        (0.0, 3 * most + 7, [2 * most, most, 7]),
+        (-1.0, most + CELL + 7, [most, CELL, 7]),
+        (0.0, CELL - 1, [CELL - 1]),
+        (0.0, 0, []),
     ):
+        monkeypatch.setattr(piecewise, "FEW", few)
         assert Piecewise(torch.zeros(count, 5), layers, RELU, 1).sizes == sizes
 
 
