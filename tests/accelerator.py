@@ -8,6 +8,7 @@ for the device, or copies from or to the host, can't be captured, and leaves tor
 
 import time
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 
 import torch
@@ -199,7 +200,7 @@ class Accelerator(TorchDispatchMode):
             raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of the CPU's too")
         elif func in ANSWERS or _shaped_by_numbers(func, args):
             self._wait(func)
-        if torch.Tag.nondeterministic_seeded in func.tags and not self.random and self.graph is None:
+        if not self.random and self.graph is None and torch.Tag.nondeterministic_seeded in func.tags:
             raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
         if here and to is not None:
             kwargs["device"] = torch.device("cpu")
@@ -222,8 +223,8 @@ class Accelerator(TorchDispatchMode):
         """Return the result on the CPU, written down if a graph is being captured."""
         if self.graph is None:
             return func(*args, **kwargs)
-        given = {**dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)), **kwargs}
-        writes = [argument.name for argument in func._schema.arguments if argument.is_write]
+        names, writes = _signature(func)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
         for memory in _memory([given.get(name) for name in writes]):
             if memory.data_ptr() not in self.overwritten:
                 self.overwritten[memory.data_ptr()] = memory, memory.clone()
@@ -236,6 +237,13 @@ class Accelerator(TorchDispatchMode):
         if writes or any(place is not None for place in places):  # else it is a view
             self.graph.kernels.append((func, args, kwargs, places))
         return result
+
+
+@cache
+def _signature(func):
+    """Return the names of an operation's arguments, and which of them it writes to."""
+    arguments = func._schema.arguments
+    return [argument.name for argument in arguments], [argument.name for argument in arguments if argument.is_write]
 
 
 def _tensors(tree):
