@@ -122,7 +122,7 @@ def test_a_step_reads_nothing_on_the_host(cls):
         env.state.sum().item()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @each_env
 def test_a_step_can_be_captured_in_a_cuda_graph(cls):
     env = cls(64, device="cuda")
