@@ -147,7 +147,7 @@ class Piecewise(Network):
         by_features = self._by_inputs[0].expand(cells, -1, -1)  # [G, 1 + F, out] its sums, as functions of them
         hidden = []
         for (weight, _), following in zip(self.layers, self._by_inputs[1:], strict=False):
-            told = None if bounds is None else _told(by_features, bounds)
+            told = None if bounds is None else _tell(by_features, bounds)
             by_unsure = by_features if told is None else told.by_unsure
             units = by_unsure.shape[2]  # that are looked at
             rows_of_sums = buffers.take(cells * weight.shape[0], size, rows)
@@ -262,7 +262,7 @@ def _share_mixed(rows: Tensor, layers: Sequence[Layer]) -> float:
     return max(shares, default=0.0)
 
 
-def _told(by_features: Tensor, bounds: Tensor) -> _Told:
+def _tell(by_features: Tensor, bounds: Tensor) -> _Told:
     """Return what bounds tell of a layer's units.
 
     Args:

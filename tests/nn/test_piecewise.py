@@ -117,12 +117,12 @@ def test_what_bounds_tell_of_units():
     inputs, layer = rows(50), sharp("iommoooiom")
     by_features = torch.cat([layer.bias.detach().unsqueeze(0), layer.weight.detach().t()]).unsqueeze(0)
     bounds = torch.tensor([[[1.0, -1.0, -1.0, -1.0], [1.0, 1.0, 1.0, 1.0]]], dtype=torch.float64)
-    opened, unsure, by_unsure = piecewise._told(by_features, bounds)
+    opened, unsure, by_unsure = piecewise._tell(by_features, bounds)
     assert opened.int().tolist() == [[0, 1, 0, 0, 1, 1, 1, 0, 1, 0]]
     assert unsure.tolist() == [[2, 3, 9]]
     torch.testing.assert_close(by_unsure, by_features[:, :, [2, 3, 9]])
     bounds[0, 1, 2] = torch.nan
-    assert piecewise._told(by_features, bounds).unsure.tolist() == [list(range(10))]
+    assert piecewise._tell(by_features, bounds).unsure.tolist() == [list(range(10))]
     assert layer(inputs)[:, 2].aminmax().min < 0
 
 
@@ -136,8 +136,8 @@ def test_no_sum_is_beyond_its_bounds(monkeypatch):
         seen.append((bounds, found.unsure.shape[1]))
         return found
 
-    untold = piecewise._told
-    monkeypatch.setattr(piecewise, "_told", told)
+    untold = piecewise._tell
+    monkeypatch.setattr(piecewise, "_tell", told)
     inputs = torch.randn(100, 4).double().sort(dim=0).values
     mlp, head = MLP(4, [60, 60, 60]).double(), nn.Linear(60, 2).double()
     net = network(inputs, *mlp.layers, head)
