@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -47,7 +48,7 @@ ACTIVATIONS: Final = {
 }
 
 
-class Network:
+class Network(ABC):
     """A perceptron, for some rows.
 
     Args:
@@ -65,10 +66,11 @@ class Network:
     def __init__(self, rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int) -> None:
         self.layers, self.activation, self.activated = layers, activation, activated
 
+    @abstractmethod
     def forward(self, rows: Tensor, out: Tensor) -> Any:
         """Write the result for a block of rows `[B, in]` to `out` `[B, out]`; return what `backward` needs of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(
         self, kept: Sequence[Any], rows: Tensor, out: Tensor, gradient: Tensor, by_rows: Tensor | None
     ) -> list[Tensor]:
@@ -81,11 +83,10 @@ class Network:
             gradient: `[M, out]` by the result.
             by_rows: `[M, in]` where the gradient by the rows shall be written, or None.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def give(self, kept: Any) -> None:
         """Give the buffers of a block back."""
-        raise NotImplementedError
 
     def blocks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Return tensors' rows, a block at a time."""
