@@ -47,7 +47,7 @@ class CapturedWork(Work):
 
     Attributes:
         graph: What is replayed; None before it is captured, and where it can't be.
-        calls: Calls since the last `invalidate`, up to the one that captures.
+        calls: Eager calls since the last `invalidate`, before the one that captures.
         refused: Whether it can't be captured.
     """
 
@@ -76,7 +76,6 @@ class CapturedWork(Work):
             self.calls += 1
             self._work_aside()
         else:
-            self.calls += 1
             try:
                 self.graph = self._checked_graph()
             except Exception as error:  # if it is not the capture's, the work raises it once more
