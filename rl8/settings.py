@@ -60,6 +60,8 @@ class TrainerSettings:
         experiment_name: MLflow experiment that the run is recorded under.
         run_name: Name of the run; None lets MLflow choose one.
         track: Whether the run is recorded in MLflow.
+        seconds_per_log: Least seconds between two iterations that are recorded; in a run's first minutes less, a
+            fiftieth of its age. Evaluations and the last iteration always are. 0 records every iteration.
         view: `"live"` (rich), `"plain"` (lines), `"none"`, or `"auto"`: live on a terminal, plain elsewhere.
         steps_per_eval: Iterations between evaluations; None evaluates only at the end of the run.
         eval_num_envs: Environments of an evaluation.
@@ -76,6 +78,7 @@ class TrainerSettings:
     experiment_name: str = "rl8"
     run_name: str | None = None
     track: bool = True
+    seconds_per_log: float = 2.0
     view: str = "auto"
     steps_per_eval: int | None = None
     eval_num_envs: int = 256
@@ -96,6 +99,7 @@ class TrainerSettings:
             ValueError: If it is out of range.
         """
         check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
+        check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
         for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):
             check_range(f"trainer.{name}", getattr(self, name), 1, integer=True, optional=True)

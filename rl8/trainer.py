@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -28,6 +28,8 @@ from rl8.tracking import Tracker
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 SPREAD = ("mean", "std", "min", "max")
+# Least share of a run's age so far between two iterations that are recorded: short runs get smooth charts too.
+LOG_SHARE: Final = 1 / 50
 # Everything that an iteration reports; stop conditions may name no other.
 METRICS = (
     *(f"{name}/{part}" for name in ("returns", "rewards") for part in SPREAD),
@@ -195,6 +197,7 @@ class Trainer:
         resumed, self._resumed = self._resumed, {}
         same_stop = _go_on(stop, resumed.get("stop"))
         tracker = self._start_tracker(stop, resumed.get("run_id"))
+        log = _Log(tracker, self.settings.seconds_per_log)
         view = self._start_view(tracker, stop)
         if not same_stop:
             view.message("The stop condition is another than the checkpoint's, so it counts from here on.")
@@ -209,29 +212,27 @@ class Trainer:
                         metrics |= self.eval(eval_env_config)
                     met = stop(metrics)
                     self._extra = {"stop": stop.state_dict(), "run_id": tracker.run_id if tracker else None}
-                    self._record(metrics, tracker)
+                    log.add(metrics, self.algorithm.env_steps, always=evaluated)
                     view.update(metrics, stop.progress(metrics))
                     self._checkpoint()
                     if met:
                         break
                 self.stopped_by = signals[0] if signals else None
+                log.flush()
                 if not evaluated and metrics:
                     final = self.eval(eval_env_config)
                     metrics |= final
-                    self._record(final, tracker)
+                    log.add(final, self.algorithm.env_steps, always=True)
                     view.update(final, stop.progress(metrics))
                 reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.describe()
                 self._finish(metrics, tracker, view, reason, eval_env_config)
         except BaseException as error:
             view.close()
+            log.flush()
             if tracker is not None:
                 tracker.finish("FAILED", error="".join(traceback.format_exception(error)))
             raise
         return metrics
-
-    def _record(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
-        if tracker is not None:
-            tracker.log_metrics(metrics, step=self.algorithm.env_steps)
 
     def _checkpoint(self) -> None:
         every = self.settings.steps_per_checkpoint
@@ -353,6 +354,37 @@ class RecurrentTrainer(Trainer):
     """A `Trainer` of policies with memory: an LSTM by default."""
 
     algorithm_cls = RecurrentAlgorithm
+
+
+class _Log:
+    """Passes metrics on to MLflow, which takes about 5 ms of processor time for those of one iteration.
+
+    A GPU may do hundreds of iterations a second; MLflow would take more time than training.
+
+    Args:
+        tracker: Sends them; None if nothing is recorded.
+        seconds: Least time between two iterations, once `LOG_SHARE` of the run's age is more.
+    """
+
+    def __init__(self, tracker: Tracker | None, seconds: float) -> None:
+        self._tracker, self._seconds = tracker, seconds
+        self._first, self._last = math.inf, -math.inf
+        self._held: tuple[Mapping[str, float], int] | None = None
+
+    def add(self, metrics: Mapping[str, float], step: int, *, always: bool) -> None:
+        """Pass metrics on, or hold them back until later ones come if those before were passed on just now."""
+        self._held = (metrics, step)
+        now = time.monotonic()
+        self._first = min(self._first, now)
+        if always or now - self._last >= min(self._seconds, LOG_SHARE * (now - self._first)):
+            self._last = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what was held back last, if anything: the last iteration of a run is never left out."""
+        held, self._held = self._held, None
+        if held is not None and self._tracker is not None:
+            self._tracker.log_metrics(*held)
 
 
 def to_host(metrics: Metrics) -> dict[str, float]:

@@ -29,6 +29,7 @@ def test_devices(device):
         (DeviceSettings, "piece_size", 0, "an integer >= 1 or null"),
         (DeviceSettings, "num_threads", -1, "an integer >= 1 or null"),
         (TrainerSettings, "view", "life", "auto, live, plain, none. Try trainer.view=live"),
+        (TrainerSettings, "seconds_per_log", -1.0, "a number >= 0"),
         (TrainerSettings, "eval_num_envs", 0, "an integer >= 1"),
         *[
             (TrainerSettings, name, 0, "an integer >= 1 or null")

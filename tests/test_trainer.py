@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import os
@@ -357,6 +358,27 @@ def test_a_failing_run_is_marked_with_its_error(workdir):
     assert (artifacts(run) / "error.txt").is_file()
 
 
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("fails", [False, True])
+def test_most_of_many_short_iterations_are_not_recorded(fails, workdir, monkeypatch):
+    monkeypatch.setattr("rl8.trainer.LOG_SHARE", 1e12)
+    trainer = Trainer(Endless, seconds_per_log=1e6, steps_per_eval=4, **{**QUIET, "track": True})
+
+    def stop(metrics):
+        if fails and metrics[data.ITERATIONS] == 8:
+            raise RuntimeError("simulated crash")
+        return metrics[data.ITERATIONS] == 7 and not fails
+
+    with pytest.raises(RuntimeError, match="simulated") if fails else contextlib.nullcontext():
+        trainer.run(stop_conditions=[stop])
+    client, (run,) = runs_of(workdir)
+    recorded = [metric.step / BATCH for metric in client.get_metric_history(run.info.run_id, "losses/total")]
+    assert recorded == [1, 4, 7]  # the first, an evaluated one, the last
+    evaluated = [metric.step / BATCH for metric in client.get_metric_history(run.info.run_id, "eval/returns/mean")]
+    assert evaluated == ([4] if fails else [4, 7])
+    assert len(trainer.history) == (8 if fails else 7)
+
+
 # ----------------------------------------------------------------------------------------------------------- signals
 
 SCRIPT = """
@@ -366,7 +388,13 @@ SCRIPT = """
     from rl8 import Trainer
 
     trainer = Trainer(
-        Steering, num_envs=8, horizon=8, model_config={{"hiddens": [16]}}, output_dir="run", view="plain"
+        Steering,
+        num_envs=8,
+        horizon=8,
+        model_config={{"hiddens": [16]}},
+        output_dir="run",
+        view="plain",
+        seconds_per_log=0,
     )
     trainer.run()
     print("LAST " + json.dumps([trainer.stopped_by, trainer.history[-1]]))
