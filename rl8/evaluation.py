@@ -75,7 +75,7 @@ class Evaluator:
     def _play(self, config: dict[str, Any] | None, deterministic: bool, on_step: Callable[[int], None] | None) -> None:
         with _undisturbed(self.policy):
             self.rollout.start(self.env.reset(config=config))
-            collect(self.env, self.policy, self.rollout, deterministic=deterministic, on_step=on_step)
+            collect(self.env, self.policy, self.rollout, deterministic=deterministic, learns=False, on_step=on_step)
 
 
 @contextmanager

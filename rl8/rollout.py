@@ -146,8 +146,10 @@ class Rollout:
         self.states[index] = state
         return state
 
-    def store_step(self, t: int, out: TensorDict, policy: Policy, state: Nested | None) -> Nested | None:
-        """Store what followed action t; return the state to go on with."""
+    def store_step(
+        self, t: int, out: TensorDict, policy: Policy, state: Nested | None, *, learns: bool = True
+    ) -> Nested | None:
+        """Store what followed action t, for learning with final values too; return the state to go on with."""
         row = self.history + t + 1
         self.rewards[t] = out[REWARDS].reshape(self.num_envs)
         keys = out.keys()
@@ -159,7 +161,8 @@ class Rollout:
             self.obs[row] = out[FINAL_OBS]
             self._allocate_ends()
             assert self.final_values is not None
-            self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
+            if learns:
+                self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
         if terminated is not None or truncated is not None:
             self._allocate_ends()
             assert self.is_last is not None
@@ -196,6 +199,7 @@ def collect(
     rollout: Rollout,
     *,
     deterministic: bool = False,
+    learns: bool = True,
     piece_size: int | None = None,
     forward: ForwardPass | None = None,
     on_step: OnStep | None = None,
@@ -209,6 +213,7 @@ def collect(
         policy: Chooses the actions.
         rollout: Written in place.
         deterministic: Whether actions are the distribution's mode rather than a sample.
+        learns: Whether values are computed too, which only learning needs.
         piece_size: Observations per forward pass of the values; None takes all at once.
         forward: Keeps what the model makes of the steps, to be differentiated later.
         on_step: Called with t after each step, e.g. to render.
@@ -230,13 +235,14 @@ def collect(
         if chosen.values is not None:
             rollout.values[t] = chosen.values
         out = (step or env.step)(chosen.env_actions)
-        state = rollout.store_step(t, out, policy, chosen.state)
+        state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
         if on_step is not None:
             on_step(t)
     if rollout.state is not None:
         assert isinstance(state, TensorDict)
         rollout.state.copy_(state)
-    _store_values(policy, rollout, piece_size, forward)
+    if learns:
+        _store_values(policy, rollout, piece_size, forward)
 
 
 def _store_values(policy: Policy, rollout: Rollout, piece_size: int | None, forward: ForwardPass | None) -> None:

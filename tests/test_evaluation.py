@@ -70,6 +70,13 @@ def test_trap_15_an_environment_that_draws_when_it_is_built_disturbs_nothing(alg
     assert randomized.env.noise.shape == (4,)
 
 
+def test_values_are_left_out(algorithm, monkeypatch):
+    if algorithm.policy.model.has_value_pass:
+        monkeypatch.setattr(algorithm.policy.model, "value", None)
+    monkeypatch.setattr(algorithm.policy, "values", None)
+    assert "returns/mean" in evaluator(algorithm).run()
+
+
 def test_trap_6_statistics_are_frozen_in_evaluation(algorithm):
     moments = algorithm.policy.normalizers[0].moments
     assert moments.count == 48
