@@ -17,7 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from rl8 import data
 from rl8.checks import check_choice
@@ -277,10 +277,11 @@ class LiveView(View):
         from rich.console import Group
         from rich.panel import Panel
 
+        width = min(self.console.width, MAX_WIDTH)
         with self._lock:
-            parts: list[RenderableType] = [self._bar(), self._pace()]
+            parts: list[RenderableType] = [self._bar(), self._pace(width - _FRAME)]
             if self.readings.updates:
-                parts += ["", self._returns(), "", self._details()]
+                parts += ["", *self._returns(), "", *self._details()]
             parts += ["", *self._notes()]
             elapsed = clock_time(self.readings.elapsed)
         return Panel(
@@ -292,12 +293,13 @@ class LiveView(View):
             box=box.ROUNDED,
             border_style=_SOFT,
             padding=(0, 2),
-            width=min(self.console.width, MAX_WIDTH),
+            width=width,
         )
 
     def _bar(self) -> Table:
         """Return the bar with percentage and time left."""
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
 
         readings = self.readings
         progress = readings.progress if readings.updates else None
@@ -310,45 +312,42 @@ class LiveView(View):
             finished_style="green",
             pulse_style="bright_blue",
         )
-        grid = _grid((None, 1), (5, 0), (13, 0))
+        grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
+        for size in (None, 5, 13):
+            grid.add_column(width=size, ratio=None if size else 1)
         left = "" if readings.left is None else f"{clock_time(readings.left)} left"
         share = "" if progress is None else percent(progress)
-        grid.add_row(bar, _text(share, "bold", "right"), _text(left, "", "right"))
+        grid.add_row(bar, _text(f"{share:>5}", "bold"), _text(f"{left:>13}"))
         return grid
 
-    def _pace(self) -> Table:
+    def _pace(self, width: int) -> Text:
         """Return env steps and stop condition on the left, speed on the right."""
         metrics, speed = self.readings.metrics, self.readings.speed
         steps = f"{metrics[data.ENV_STEPS]:,.0f} env steps" if data.ENV_STEPS in metrics else "starting"
         until = f"{self._dot}until {self._info['until']}" if "until" in self._info else ""
-        grid = _grid((None, 1), (None, 0))
         pace = "" if speed is None else f"{count(speed)} transitions/s"
-        grid.add_row(_text(steps + until, _SOFT), _text(pace, _SOFT, "right"))
-        return grid
+        return _row((_text(steps + until, _SOFT), max(width - len(pace) - 1, 0)), (_text(pace, _SOFT), len(pace)))
 
-    def _returns(self) -> Table:
+    def _returns(self) -> Iterator[Text]:
         """Return a row for training and one for evaluation: last value, its course, the best so far."""
-        grid = _grid((10, 0), (9, 0), (SPARK_WIDTH + 1, 0), (None, 1))
         blocks = ASCII_BLOCKS if self.console.options.ascii_only else BLOCKS
         for name, key, trace, color in (
             ("return", data.RETURNS_MEAN, self.readings.returns, "bright_blue"),
             ("evaluation", data.EVAL_RETURNS_MEAN, self.readings.evaluations, "yellow"),
         ):
             if key in self.readings.metrics:
-                value = _text(shown(self.readings.metrics[key], 4), f"bold {color}", "right")
-                best = f"best {shown(trace.best, 4)}" if math.isfinite(trace.best) else ""
-                grid.add_row(name, value, _text(f" {trace.draw(blocks)}", color), _text(best, _SOFT))
-        return grid
+                value = _text(f"{shown(self.readings.metrics[key], 4):>9}", f"bold {color}")
+                best = _text(f"best {shown(trace.best, 4)}" if math.isfinite(trace.best) else "", _SOFT)
+                course = _text(f" {trace.draw(blocks)}", color)
+                yield _row((_text(name), 10), (value, 9), (course, SPARK_WIDTH + 1), (best, 20))
 
-    def _details(self) -> Table:
+    def _details(self) -> Iterator[Text]:
         """Return losses and monitors, three to a row."""
         metrics = self.readings.metrics
         cells = [(name, show(metrics[key])) for name, key, show in _DETAILS if key in metrics]
-        grid = _grid((11, 0), (10, 0), (11, 0), (10, 0), (13, 0), (None, 1))
         for first in range(0, len(cells), 3):
-            row = [(_text(name, _SOFT), _text(value)) for name, value in cells[first : first + 3]]
-            grid.add_row(*(cell for pair in row for cell in pair))
-        return grid
+            texts = [text for name, value in cells[first : first + 3] for text in (_text(name, _SOFT), _text(value))]
+            yield _row(*zip(texts, (11, 10, 11, 10, 13, 20), strict=False))
 
     def _notes(self) -> Iterator[Text]:
         """Return what runs, in one line, and where it is recorded, in another."""
@@ -368,6 +367,7 @@ def _three(value: float) -> str:
 
 
 _SOFT: Final = "bright_black"
+_FRAME: Final = 6  # columns of the panel's border and padding
 # Label, metric and form of the panel's small print, three to a row.
 _DETAILS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
     ("policy loss", "losses/policy", _three),
@@ -382,14 +382,14 @@ _DETAILS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
 )
 
 
-def _grid(*columns: tuple[int | None, int]) -> Table:
-    """Return an empty table without lines, of columns given as (width or None, share of what is left over)."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
-    for width, ratio in columns:
-        grid.add_column(width=width, ratio=ratio or None, no_wrap=True, overflow="ellipsis")
-    return grid
+def _row(*cells: tuple[Text, int]) -> Text:
+    """Return texts side by side, each with its width, a space between them; tables would take twice the time."""
+    row = _text("")
+    for text, width in cells:
+        text.truncate(width, overflow="ellipsis", pad=True)
+        row.append_text(text).append(" ")
+    row.rstrip()
+    return row
 
 
 def _set_control_echo(stream: TextIO, *, on: bool) -> bool:
@@ -411,7 +411,7 @@ def _set_control_echo(stream: TextIO, *, on: bool) -> bool:
     return True
 
 
-def _text(text: str, style: str = "", justify: Literal["left", "right"] = "left") -> Text:
+def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(text, style=style, justify=justify, no_wrap=True, overflow="ellipsis")
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
