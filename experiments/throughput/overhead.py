@@ -2,9 +2,13 @@
 
     python -m experiments.throughput.overhead --out result.json
 
-Both are `Trainer.run` on the same algorithm in one process. A block is a run whose first iteration is not counted; the
-times are between the ends of consecutive iterations, so they hold everything that happens in between, and each block
-holds exactly one evaluation. Standard output should be a terminal, for the live view to draw on.
+Both are `Trainer.run` on the same algorithm in one process. A block is a run whose first `LEAD` iterations are not
+counted (MLflow's first requests take longer); the times are between the ends of consecutive iterations, so they hold
+everything that happens in between, and an evaluation per `STEPS_PER_EVAL` iterations. Metrics are recorded as after a
+run's first minutes. Standard output should be a terminal, for the live view to draw on.
+
+On a shared machine the difference of two blocks is mostly noise. So the parts' own time is noted too: what evaluations
+take, and the processor time of the threads that send and draw, as if training had waited for every second of it.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import argparse
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,41 +27,63 @@ from typing import Any
 STEPS_PER_EVAL = 10
 # Until then more and more units settle on one side of zero, and need not be computed: an iteration takes less and less.
 WARMUP = 20
+LEAD = 5
 PARTS = {"all": ("track", "view", "eval"), "track": ("track",), "view": ("view",), "eval": ("eval",), "none": ()}
 
 
 def stopwatch(iterations: int) -> Any:
-    """Return a stop condition that notes the time after every iteration, and is met after `iterations` + 1 of them."""
+    """Return a stop condition that notes the time after every iteration from the `LEAD`th on, for so many more."""
+    from rl8 import data
     from rl8.conditions import Condition
 
     class Stopwatch(Condition):
         def __init__(self) -> None:
+            self.done = 0
             self.wall: list[float] = []
             self.cpu: list[float] = []
+            self.eval: list[float] = []
+            self.background: list[dict[int, float]] = []
 
         def __call__(self, metrics: Mapping[str, float]) -> bool:
+            self.done += 1
+            if self.done < LEAD:
+                return False
             self.wall.append(time.perf_counter())
             self.cpu.append(time.process_time())
+            self.eval.append(metrics.get(data.EVAL_MS, 0.0) / 1e3)
+            if len(self.wall) in (1, iterations + 1):
+                self.background.append(background_s())
             return len(self.wall) > iterations
 
         def progress(self, metrics: Mapping[str, float]) -> float:
-            return len(self.wall) / (iterations + 1)
+            return self.done / (iterations + LEAD)
 
         def describe(self) -> str:
-            return f"{iterations + 1} iterations"
+            return f"{iterations + LEAD} iterations"
 
         def reset(self) -> None:
-            self.wall.clear()
-            self.cpu.clear()
+            self.done = 0
+            for noted in (self.wall, self.cpu, self.eval, self.background):
+                noted.clear()
 
     return Stopwatch()
 
 
-def block(algorithm: Any, parts: tuple[str, ...], iterations: int) -> dict[str, float]:
-    """Return the seconds per iteration of one run: of wall time, and of processor time in all threads."""
-    from rl8.trainer import Trainer
+def background_s() -> dict[int, float]:
+    """Return the seconds of processor time so far of each thread that does not train, by the thread's identity."""
+    return {
+        thread.ident: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.name.startswith("rl8_") and thread.ident is not None
+    }
 
-    trainer = Trainer(
+
+def block(algorithm: Any, parts: tuple[str, ...], iterations: int) -> dict[str, float]:
+    """Return seconds per iteration of one run: wall time, all threads' processor time, and the parts' own time."""
+    from rl8 import trainer as rl8_trainer
+
+    rl8_trainer.LOG_SHARE = 1e9
+    trainer = rl8_trainer.Trainer(
         algorithm,
         track="track" in parts,
         view="live" if "view" in parts else "none",
@@ -66,9 +93,12 @@ def block(algorithm: Any, parts: tuple[str, ...], iterations: int) -> dict[str, 
     )
     watch = stopwatch(iterations)
     trainer.run(stop_conditions=[watch])
+    before, after = watch.background
     return {
         "wall_s": (watch.wall[-1] - watch.wall[0]) / iterations,
         "cpu_s": (watch.cpu[-1] - watch.cpu[0]) / iterations,
+        "eval_s": sum(watch.eval[1:]) / iterations,
+        "background_s": sum(seconds - before.get(thread, 0.0) for thread, seconds in after.items()) / iterations,
     }
 
 
@@ -101,11 +131,18 @@ def measure(num_envs: int, horizon: int, rounds: int, iterations: int, parts: st
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, float]:
-    """Return the extra share of time with everything on: median of the rounds, and the least and greatest of them."""
+    """Return shares of an iteration's time, medians of the rounds with the least and greatest of them.
+
+    `wall_s` and `cpu_s` are what an iteration takes more with everything on, `own_s` is the parts' own time, of which
+    evaluations take `eval_s`.
+    """
+    rounds = found["rounds"]
+    shares = {kind: [pair["on"][kind] / pair["off"][kind] - 1 for pair in rounds] for kind in ("wall_s", "cpu_s")}
+    shares["eval_s"] = [pair["on"]["eval_s"] / pair["on"]["wall_s"] for pair in rounds]
+    shares["own_s"] = [(pair["on"]["eval_s"] + pair["on"]["background_s"]) / pair["on"]["wall_s"] for pair in rounds]
     out: dict[str, float] = {}
-    for kind in ("wall_s", "cpu_s"):
-        extra = [pair["on"][kind] / pair["off"][kind] - 1 for pair in found["rounds"]]
-        out |= {kind: median(extra), f"{kind}_min": min(extra), f"{kind}_max": max(extra)}
+    for kind, values in shares.items():
+        out |= {kind: median(values), f"{kind}_min": min(values), f"{kind}_max": max(values)}
     return out
 
 
@@ -113,8 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-envs", type=int, default=1024)
     parser.add_argument("--horizon", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--iterations", type=int, default=STEPS_PER_EVAL, help=f"multiple of {STEPS_PER_EVAL}")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--iterations", type=int, default=3 * STEPS_PER_EVAL, help=f"multiple of {STEPS_PER_EVAL}")
     parser.add_argument("--parts", choices=PARTS, default="all")
     parser.add_argument("--seconds", type=float, default=260.0)
     parser.add_argument("--out", type=Path, required=True, help="file for the result")

@@ -221,6 +221,10 @@ def cost_section(study: Study) -> list[str]:
             f"{100 * found['cpu_s']:+.1f}% processor time (rounds {100 * found['cpu_s_min']:+.1f}% to "
             f"{100 * found['cpu_s_max']:+.1f}%) with them.",
             "",
+            "What they take themselves, evaluations in the training thread, sending and drawing in threads of their "
+            f"own, is {100 * found['own_s']:.1f}% of an iteration (rounds {100 * found['own_s_min']:.1f}% to "
+            f"{100 * found['own_s_max']:.1f}%), {100 * found['eval_s']:.1f}% of it evaluations.",
+            "",
         ]
     times = result(study, "startup")
     if times:

@@ -4,6 +4,8 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -236,6 +238,7 @@ def made_up_study(device="cpu"):
         for number, value in enumerate(values)
     ]
     points = [*plan.grid(), *plan.others(), *plan.scaling()]
+    own = {"eval_s": 0.0101, "background_s": 0.0059}
     results = {
         "peaks": {"gflops": 175.0, "bf16_gflops": 900.0, "copy_gb_s": 20.0, "triad_gb_s": 19.0},
         "compare": {
@@ -259,8 +262,8 @@ def made_up_study(device="cpu"):
             "horizon": 32,
             "iterations": 10,
             "rounds": [
-                {"on": {"wall_s": 1.02, "cpu_s": 2.0}, "off": {"wall_s": 1.0, "cpu_s": 2.0}},
-                {"on": {"wall_s": 1.0, "cpu_s": 2.1}, "off": {"wall_s": 1.0, "cpu_s": 2.0}},
+                {"on": {"wall_s": 1.02, "cpu_s": 2.0, **own}, "off": {"wall_s": 1.0, "cpu_s": 2.0}},
+                {"on": {"wall_s": 1.0, "cpu_s": 2.1, **own}, "off": {"wall_s": 1.0, "cpu_s": 2.0}},
             ],
         },
         "startup": {"new store": [9.0], "warm": [7.0, 6.0, 8.0], "help": []},
@@ -363,14 +366,35 @@ def test_large_minibatches_are_cut_on_a_gpu():
 # --------------------------------------------------------------------------------------------------- logging, start-up
 
 
-def test_a_block_counts_every_iteration_but_the_first(workdir):
+def test_a_block_counts_every_iteration_but_the_first_ones(workdir):
     from rl8.algorithm import Algorithm
 
     algorithm = Algorithm(CartPole, num_envs=4, horizon=4, model_config={"hiddens": (8,)})
     found = overhead.block(algorithm, ("eval",), 3)
-    assert algorithm.iterations == 4
+    assert algorithm.iterations == overhead.LEAD + 3
+    assert found["eval_s"] == 0
     assert found["wall_s"] > 0
     assert found["cpu_s"] > 0
+
+
+def test_other_threads_time_is_counted():
+    worked, over = threading.Barrier(3), threading.Event()
+
+    def work():
+        while time.thread_time() < 0.02:
+            pass
+        worked.wait()
+        over.wait()
+
+    workers = [threading.Thread(target=work, name=name) for name in ("sends", "rl8_0")]
+    for thread in workers:
+        thread.start()
+    worked.wait()
+    found = overhead.background_s()
+    over.set()
+    assert found[workers[0].ident] >= 0.02
+    assert workers[1].ident not in found
+    assert threading.main_thread().ident not in found
 
 
 def test_overhead_is_the_extra_share():
@@ -378,6 +402,7 @@ def test_overhead_is_the_extra_share():
     assert found["wall_s"] == pytest.approx(0.01)
     assert (found["wall_s_min"], found["wall_s_max"]) == pytest.approx((0.0, 0.02))
     assert found["cpu_s"] == pytest.approx(0.025)
+    assert (found["eval_s_max"], found["own_s_max"]) == pytest.approx((0.0101, 0.016))
 
 
 def test_the_first_iteration_is_recognised():
