@@ -30,6 +30,8 @@ SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 SPREAD = ("mean", "std", "min", "max")
 # Least share of a run's age so far between two iterations that are recorded: short runs get smooth charts too.
 LOG_SHARE: Final = 1 / 50
+# Iterations in `Trainer.history`, about 2 kB each.
+MAX_HISTORY: Final = 100_000
 # Everything that an iteration reports; stop conditions may name no other.
 METRICS = (
     *(f"{name}/{part}" for name in ("returns", "rewards") for part in SPREAD),
@@ -62,7 +64,8 @@ class Trainer:
     Attributes:
         algorithm: PPO and its policy.
         settings: What a run does besides.
-        history: Metrics of every iteration so far.
+        history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped that was
+            not evaluated.
         output_dir: Folder of the run's files.
         stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
 
@@ -135,6 +138,8 @@ class Trainer:
             data.MEMORY_MB: execution.memory_mb(),
         }
         _check_finite(values)
+        if len(self.history) >= MAX_HISTORY:
+            self.history[:] = [m for i, m in enumerate(self.history) if i % 2 == 0 or data.EVAL_MS in m]
         self.history.append(values)
         return values
 

@@ -168,6 +168,13 @@ def test_run_evaluates_every_k_iterations_and_at_the_end():
     assert ["eval/returns/mean" in each for each in trainer.history] == [False, False, True]
 
 
+def test_a_long_history_is_thinned_out(monkeypatch):
+    monkeypatch.setattr("rl8.trainer.MAX_HISTORY", 5)
+    trainer = Trainer(Endless, steps_per_eval=4, **QUIET)
+    trainer.run(stop_conditions=[EnvSteps(8 * BATCH)])
+    assert [metrics[data.ITERATIONS] for metrics in trainer.history] == [1, 4, 6, 7, 8]
+
+
 def test_evaluating_more_often_does_not_change_training():
     histories = []
     for steps_per_eval in (None, 1):
