@@ -52,26 +52,8 @@ def workdir(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def store_template(tmp_path_factory):
-    """Return an empty MLflow database to copy: MLflow takes seconds to create one."""
-    from rl8.store import open_store
-
-    folder = tmp_path_factory.mktemp("store")
-    store = open_store(f"sqlite:///{folder / 'mlflow.db'}")
-    assert store.client.search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def store_dir(workdir, store_template):
-    """Make a folder with an empty MLflow database the working directory, so that a run is recorded there."""
-    shutil.copyfile(store_template, workdir / "mlflow.db")
-    return workdir
-
-
-@pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
-    """Make the database that MLflow takes seconds to make, once."""
+    """Return an empty MLflow database to copy: MLflow takes seconds to create one."""
     from rl8.store import open_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -80,9 +62,23 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture
-def store(empty_store, workdir):
-    """Put an empty store where MLflow looks for it."""
-    return shutil.copy(empty_store, workdir / "mlflow.db")
+def store_dir(empty_store, workdir):
+    """Make a folder with an empty MLflow database the working directory, so that a run is recorded there."""
+    shutil.copyfile(empty_store, workdir / "mlflow.db")
+    return workdir
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Pretend that there are two CUDA devices, and compute on the first."""
+    import accelerator
+
+    from rl8.graphs import NOT_THE_CULPRIT
+
+    monkeypatch.setattr("rl8.graphs.NOT_THE_CULPRIT", [*NOT_THE_CULPRIT, accelerator.__file__])
+    with accelerator.Accelerator() as device:
+        device.install(monkeypatch)
+        yield device
 
 
 @pytest.fixture

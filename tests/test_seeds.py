@@ -112,7 +112,7 @@ def test_both_documents_have_the_examples_that_are_copied_here():
         assert [squeezed(block) for block in document] == [squeezed(call) for call in CALLS]
 
 
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store_dir")
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_an_example_runs_as_written(code, workdir, monkeypatch):
     for env_cls in (DiscreteDummyEnv, ContinuousDummyEnv):  # small, but room for a minibatch where one is given

@@ -326,7 +326,7 @@ def test_a_resumed_run_counts_on_where_its_stop_condition_stood(capsys):
 # ------------------------------------------------------------------------------------------------------------ MLflow
 
 
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store_dir")
 def test_a_run_is_recorded_and_a_resumed_one_goes_on_in_it(workdir):
     options = {**QUIET, "track": True, "gamma": 0.9, "run_name": "mine", "steps_per_eval": 2}
     trainer = Trainer(Endless, output_dir="first", **options)
@@ -353,7 +353,7 @@ def test_a_run_is_recorded_and_a_resumed_one_goes_on_in_it(workdir):
     assert load_policy(artifacts(run) / "policy.pt").recurrent is False
 
 
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store_dir")
 def test_a_failing_run_is_marked_with_its_error(workdir):
     trainer = Trainer(GoesBad, horizons_per_env_reset=-1, **{**QUIET, "track": True})
     with pytest.raises(FloatingPointError, match="returns/mean is nan"):
@@ -365,7 +365,7 @@ def test_a_failing_run_is_marked_with_its_error(workdir):
     assert (artifacts(run) / "error.txt").is_file()
 
 
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store_dir")
 @pytest.mark.parametrize("fails", [False, True])
 def test_most_of_many_short_iterations_are_not_recorded(fails, workdir, monkeypatch):
     monkeypatch.setattr("rl8.trainer.LOG_SHARE", 1e12)

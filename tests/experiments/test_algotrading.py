@@ -340,7 +340,7 @@ def test_every_key_of_the_models_yaml_is_commented(path):
         assert all("  # " in line for line in lines[2:])
 
 
-def test_sweep_and_report_work_in_the_users_own_folder(program, store, monkeypatch, capsys):
+def test_sweep_and_report_work_in_the_users_own_folder(program, store_dir, monkeypatch, capsys):
     ignored = shutil.ignore_patterns("results", "outputs", "mlruns", "mlflow.db*", "__pycache__")
     shutil.copytree(STUDY, program, ignore=ignored, dirs_exist_ok=True)
     for name in MODULES:  # the copies are meant, not what other tests imported
@@ -371,7 +371,7 @@ def test_sweep_and_report_work_in_the_users_own_folder(program, store, monkeypat
         assert {row["env_steps"] for row in csv.DictReader(file)} == {"256"}
 
 
-def test_report_without_a_sweep_says_what_to_type(program, store, study):
+def test_report_without_a_sweep_says_what_to_type(program, store_dir, study):
     with pytest.raises(ValueError, match=r"has no sweep of the experiment 'algotrading'\. Type the README"):
         study["trading_runs"].read_sweep()
 
