@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--iterations", type=int, default=3 * STEPS_PER_EVAL, help=f"multiple of {STEPS_PER_EVAL}")
     parser.add_argument("--parts", choices=PARTS, default="all")
-    parser.add_argument("--seconds", type=float, default=260.0)
+    parser.add_argument("--seconds", type=float, default=160.0)
     parser.add_argument("--out", type=Path, required=True, help="file for the result")
     args = parser.parse_args()
     if args.iterations % STEPS_PER_EVAL:
