@@ -82,7 +82,7 @@ def measure(repeats: int, extra: Sequence[str] = ()) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("overrides", nargs="*", help="what to add to the training command, e.g. device=cuda")
     args = parser.parse_args()
     print(json.dumps(measure(args.repeats, args.overrides)))
