@@ -64,8 +64,7 @@ class Trainer:
     Attributes:
         algorithm: PPO and its policy.
         settings: What a run does besides.
-        history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped that was
-            not evaluated.
+        history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped.
         output_dir: Folder of the run's files.
         stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
 
@@ -139,7 +138,7 @@ class Trainer:
         }
         _check_finite(values)
         if len(self.history) >= MAX_HISTORY:
-            self.history[:] = [m for i, m in enumerate(self.history) if i % 2 == 0 or data.EVAL_MS in m]
+            self.history[:] = _thinned_out(self.history)
         self.history.append(values)
         return values
 
@@ -396,6 +395,12 @@ def to_host(metrics: Metrics) -> dict[str, float]:
     """Return metrics as numbers, by one transfer from the device."""
     numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
     return dict(zip(metrics, numbers, strict=True))
+
+
+def _thinned_out(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Return every second iteration that was evaluated and every second other one, in their order."""
+    kinds = ([metrics for metrics in history if (data.EVAL_MS in metrics) == evaluated] for evaluated in (True, False))
+    return sorted((metrics for kind in kinds for metrics in kind[::2]), key=lambda metrics: metrics[data.ITERATIONS])
 
 
 def _check_finite(metrics: Mapping[str, float]) -> None:
