@@ -288,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     names = args.only or list(PARTS)
     if {"compare", "later"} & set(names):
-        homes = {PROGRAMS[name].home for name in args.programs}
+        homes = {PROGRAMS[name].home for name in args.programs if "compare" in names or name in LATER_PROGRAMS}
         for name in sorted(homes & set(venvs.missing())):
             print(
                 f"making a virtual environment for {name}; the first time takes minutes, and is not counted", flush=True
