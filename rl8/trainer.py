@@ -24,12 +24,11 @@ from rl8.env import Env
 from rl8.evaluation import Evaluator
 from rl8.progress import View, make_view
 from rl8.settings import TrainerSettings
+from rl8.thinning import Recorder, thinned_out
 from rl8.tracking import Tracker
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 SPREAD = ("mean", "std", "min", "max")
-# Least share of a run's age so far between two iterations that are recorded: short runs get smooth charts too.
-LOG_SHARE: Final = 1 / 50
 # Iterations in `Trainer.history`, about 2 kB each.
 MAX_HISTORY: Final = 100_000
 # Everything that an iteration reports; stop conditions may name no other.
@@ -138,7 +137,7 @@ class Trainer:
         }
         _check_finite(values)
         if len(self.history) >= MAX_HISTORY:
-            self.history[:] = _thinned_out(self.history)
+            self.history[:] = thinned_out(self.history)
         self.history.append(values)
         return values
 
@@ -201,7 +200,7 @@ class Trainer:
         resumed, self._resumed = self._resumed, {}
         same_stop = _go_on(stop, resumed.get("stop"))
         tracker = self._start_tracker(stop, resumed.get("run_id"))
-        log = _Log(tracker, self.settings.seconds_per_log)
+        log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
         view = self._start_view(tracker, stop)
         if not same_stop:
             view.message("The stop condition is another than the checkpoint's, so it counts from here on.")
@@ -360,47 +359,14 @@ class RecurrentTrainer(Trainer):
     algorithm_cls = RecurrentAlgorithm
 
 
-class _Log:
-    """Passes metrics on to MLflow, which takes about 5 ms of processor time for those of one iteration.
-
-    A GPU may do hundreds of iterations a second; MLflow would take more time than training.
-
-    Args:
-        tracker: Sends them; None if nothing is recorded.
-        seconds: Least time between two iterations, once `LOG_SHARE` of the run's age is more.
-    """
-
-    def __init__(self, tracker: Tracker | None, seconds: float) -> None:
-        self._tracker, self._seconds = tracker, seconds
-        self._first, self._last = math.inf, -math.inf
-        self._held: tuple[Mapping[str, float], int] | None = None
-
-    def add(self, metrics: Mapping[str, float], step: int, *, always: bool) -> None:
-        """Pass metrics on, or hold them back until later ones come if those before were passed on just now."""
-        self._held = (metrics, step)
-        now = time.monotonic()
-        self._first = min(self._first, now)
-        if always or now - self._last >= min(self._seconds, LOG_SHARE * (now - self._first)):
-            self._last = now
-            self.flush()
-
-    def flush(self) -> None:
-        """Pass on what was held back last, if anything: the last iteration of a run is never left out."""
-        held, self._held = self._held, None
-        if held is not None and self._tracker is not None:
-            self._tracker.log_metrics(*held)
+def _ignore(metrics: Mapping[str, float], step: int) -> None:
+    """Record nothing."""
 
 
 def to_host(metrics: Metrics) -> dict[str, float]:
     """Return metrics as numbers, by one transfer from the device."""
     numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
     return dict(zip(metrics, numbers, strict=True))
-
-
-def _thinned_out(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Return every second iteration that was evaluated and every second other one, in their order."""
-    kinds = ([metrics for metrics in history if (data.EVAL_MS in metrics) == evaluated] for evaluated in (True, False))
-    return sorted((metrics for kind in kinds for metrics in kind[::2]), key=lambda metrics: metrics[data.ITERATIONS])
 
 
 def _check_finite(metrics: Mapping[str, float]) -> None:

@@ -12,7 +12,18 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "graphs", "hyperparameters", "settings", "similarity", "specs", "targets", "threads"},
+    {
+        "checks",
+        "data",
+        "graphs",
+        "hyperparameters",
+        "settings",
+        "similarity",
+        "specs",
+        "targets",
+        "thinning",
+        "threads",
+    },
     {"advantages", "losses", "nn", "normalization", "schedules"},
     {"conditions", "distributions", "env", "views"},
     {"models"},
@@ -45,6 +56,7 @@ TORCH_FREE = [
     "store",
     "sweeps",
     "targets",
+    "thinning",
     "tracking",
 ]
 

@@ -369,7 +369,7 @@ def test_a_failing_run_is_marked_with_its_error(workdir):
 @pytest.mark.usefixtures("store_dir")
 @pytest.mark.parametrize("fails", [False, True])
 def test_most_of_many_short_iterations_are_not_recorded(fails, workdir, monkeypatch):
-    monkeypatch.setattr("rl8.trainer.LOG_SHARE", 1e12)
+    monkeypatch.setattr("rl8.thinning.SHARE", 1e12)
     trainer = Trainer(Endless, seconds_per_log=1e6, steps_per_eval=4, **{**QUIET, "track": True})
 
     def stop(metrics):

@@ -71,6 +71,7 @@ def stopwatch(iterations: int) -> Any:
 
 def background_s() -> dict[int, float]:
     """Return the seconds of processor time so far of each thread that does not train, by the thread's identity."""
+    # "rl8_..." are those of `rl8.threads`, which do
     return {
         thread.ident: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()
@@ -80,10 +81,9 @@ def background_s() -> dict[int, float]:
 
 def block(algorithm: Any, parts: tuple[str, ...], iterations: int) -> dict[str, float]:
     """Return seconds per iteration of one run: wall time, all threads' processor time, and the parts' own time."""
-    from rl8 import trainer as rl8_trainer
+    from rl8.trainer import Trainer
 
-    rl8_trainer.LOG_SHARE = 1e9
-    trainer = rl8_trainer.Trainer(
+    trainer = Trainer(
         algorithm,
         track="track" in parts,
         view="live" if "view" in parts else "none",
@@ -115,9 +115,11 @@ def measure(num_envs: int, horizon: int, rounds: int, iterations: int, parts: st
     """
     import torch
 
+    from rl8 import thinning
     from rl8.algorithm import Algorithm
     from rl8.env import CartPole
 
+    thinning.SHARE = 1e9  # as when a run is old
     torch.manual_seed(0)
     algorithm = Algorithm(CartPole, num_envs=num_envs, horizon=horizon)
     block(algorithm, PARTS["none"], WARMUP)
