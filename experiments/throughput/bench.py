@@ -153,11 +153,12 @@ def on_terminal(command: list[str]) -> None:
 def grid(clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
     """Measure the points of the plan, each in a process of its own, as far as time and memory allow."""
     points = [plan.Point(num_envs=16, horizon=8)] if args.tiny else plan.cpu_points()
-    # Until the first point has been measured, a rate that is likely too low: nothing dear is begun.
-    limits = plan.Limits(flops_per_s=5e10, memory_mb=0.8 * available_mb(), point_s=args.point_s)
+    # Until a point of a kind has been measured, a rate that is likely too low: nothing dear is begun.
+    slow = plan.Limits(flops_per_s=5e10, memory_mb=0.8 * available_mb(), point_s=args.point_s)
     lines: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     for index, point in enumerate(points):
+        limits = calibrated(slow, point, lines)
         reason = plan.objection(point, limits, clock.left())
         if reason is None:
             clock.say(f"point {index + 1} of {len(points)}: {point}")
@@ -165,8 +166,6 @@ def grid(clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
                 lines.append(run_point(point, limits, args))
             except ProgramError as error:
                 reason = str(error)
-            else:
-                limits = calibrated(limits, lines)
         if reason is not None:
             skipped.append({"point": str(point), "reason": reason})
     if skipped:
@@ -189,12 +188,17 @@ def run_point(point: plan.Point, limits: plan.Limits, args: argparse.Namespace) 
     return run_program("rl8", options, timeout_s=4 * plan.point_s(point, limits) + 60)
 
 
-def calibrated(limits: plan.Limits, lines: list[dict[str, Any]]) -> plan.Limits:
-    """Return the limits with the rate that the largest point so far has shown."""
-    largest = max(lines, key=lambda line: line["transitions"] * line["width"])
-    point = plan.Point(**{name: largest[name] for name in plan.Point.__dataclass_fields__})
-    share = largest["transitions"] / speed(largest)
-    return plan.replace(limits, flops_per_s=point.flops / share)
+def calibrated(limits: plan.Limits, point: plan.Point, lines: list[dict[str, Any]]) -> plan.Limits:
+    """Return the limits with the rate of the largest point so far that has the same environment and model, if any has.
+
+    Rates differ by a factor of ten: rl8 computes only a part of most perceptrons, and all of an LSTM.
+    """
+    alike = [line for line in lines if (line["env"], line["model"]) == (point.env, point.model)]
+    if not alike:
+        return limits
+    largest = max(alike, key=lambda line: line["transitions"] * line["width"])
+    measured = plan.Point(**{name: largest[name] for name in plan.Point.__dataclass_fields__})
+    return plan.replace(limits, flops_per_s=measured.flops * speed(largest) / largest["transitions"])
 
 
 def available_mb() -> float:

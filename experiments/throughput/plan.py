@@ -19,8 +19,8 @@ LSTM_WIDTH = 128
 
 # Predictions of a process: imports and set-up (s, MB), and what a step costs however few the environments (s).
 START_S, START_MB, STEP_S = 7.0, 400.0, 0.6e-3
-# Matrix products do not reach their peak: the share that is assumed before any point has been measured.
-SHARE = 0.5
+# One more iteration, in one thread, counts what is dispatched; it takes as long as this many others.
+COUNTING = 2.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def warmup(point: Point, limits: Limits) -> int:
 def point_s(point: Point, limits: Limits, *, seconds: float = 4.0) -> float:
     """Return the predicted seconds of measuring a point, for timed iterations of about `seconds` in all."""
     one = iteration_s(point, limits)
-    return limits.start_s + one * warmup(point, limits) + max(one, min(5 * one, seconds + one / 2))
+    return limits.start_s + one * (warmup(point, limits) + COUNTING) + max(one, min(5 * one, seconds + one / 2))
 
 
 def memory_mb(point: Point, limits: Limits) -> float:

@@ -356,6 +356,27 @@ def test_predicted_time_is_arithmetic_and_steps():
     assert plan.iteration_s(plan.Point(), limits) == pytest.approx(1.14188 + 0.032, abs=1e-5)
 
 
+def test_a_point_is_predicted_from_the_largest_of_its_kind():
+    limits = plan.Limits(flops_per_s=5e10, memory_mb=4000.0)
+
+    def measured(seconds, **options):
+        point = plan.Point(**options)
+        return {**vars(point), "transitions": point.transitions, "timings": [{"total_s": seconds}]}
+
+    lines = [measured(4.0), measured(8.0, num_envs=8192), measured(2.0, model="lstm", width=128)]
+    mlp = plan.Point(num_envs=16384)
+    assert plan.iteration_s(mlp, bench.calibrated(limits, mlp, lines)) == pytest.approx(16.0, rel=0.01)
+    lstm = plan.Point(model="lstm", width=128, num_envs=2048)
+    assert plan.iteration_s(lstm, bench.calibrated(limits, lstm, lines)) == pytest.approx(4.0, rel=0.01)
+    assert bench.calibrated(limits, plan.Point(env="pendulum"), lines) == limits
+
+
+def test_counting_is_part_of_a_point():
+    limits = plan.Limits(flops_per_s=1e11, memory_mb=4000.0, start_s=5.0)
+    large = plan.Point(num_envs=65536)
+    assert plan.point_s(large, limits) == pytest.approx(5.0 + (1 + plan.COUNTING) * plan.iteration_s(large, limits))
+
+
 def test_large_minibatches_are_cut_on_a_gpu():
     assert gpu.point_options(plan.Point(num_envs=1048576), counted=True)["piece_size"] == gpu.PIECE_ROWS
     assert gpu.point_options(plan.Point(num_envs=8192), counted=False) | {"count": False, "piece_size": 0} == {
