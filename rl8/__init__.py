@@ -18,7 +18,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl8.algorithm import Algorithm, RecurrentAlgorithm
     from rl8.distributions import (
         Binary,
         Categorical,
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
         SquashedNormal,
     )
     from rl8.env import Env
-    from rl8.hyperparameters import Hyperparameters
     from rl8.models import Model
-    from rl8.policy import Policy
+    from rl8.policy.policy import Policy
+    from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
+    from rl8.ppo.hyperparameters import Hyperparameters
     from rl8.settings import DeviceSettings, TrainerSettings
     from rl8.trainer import RecurrentTrainer, Trainer
 
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "algorithm": ("Algorithm", "RecurrentAlgorithm"),
+    "ppo.algorithm": ("Algorithm", "RecurrentAlgorithm"),
     "distributions": (
         "Binary",
         "Categorical",
@@ -69,14 +69,14 @@ _HOMES = {
         "SquashedNormal",
     ),
     "env": ("Env",),
-    "hyperparameters": ("Hyperparameters",),
+    "ppo.hyperparameters": ("Hyperparameters",),
     "models": ("Model",),
-    "policy": ("Policy",),
+    "policy.policy": ("Policy",),
     "settings": ("DeviceSettings", "TrainerSettings"),
     "trainer": ("RecurrentTrainer", "Trainer"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ("conditions", "data", "distributions", "env", "models", "nn", "schedules", "specs")
+_MODULES = ("conditions", "data", "distributions", "env", "models", "nn", "specs")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from rl8.algorithm import Algorithm
 from rl8.models import Model
-from rl8.policy import Policy
+from rl8.policy.policy import Policy
+from rl8.ppo.algorithm import Algorithm
 from rl8.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, Spec, Unbounded
 
 FORMAT = 1

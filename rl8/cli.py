@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rl8 import __version__, compose
+from rl8 import __version__
 from rl8.checks import unknown
+from rl8.config import compose
 
 if TYPE_CHECKING:
+    from rl8.config.schema import Plan
     from rl8.jobs import Result
     from rl8.launch import Outcome
-    from rl8.schema import Plan
 
 EXAMPLES = {
     "rl8 env=pendulum algo.gamma=0.9": "another environment, another discount",
@@ -235,8 +236,8 @@ def exit_code(outcome: Outcome) -> int:
 
 def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple[Any, list[Plan]]:
     """Return Hydra's settings and the plan of every job; a mistake in any of them is found before the first begins."""
+    from rl8.config.schema import check
     from rl8.launch import verify
-    from rl8.schema import check
 
     settings, jobs = compose.expand(words, config_name, multirun)
     plans = []

@@ -21,13 +21,13 @@ from omegaconf import OmegaConf
 
 from rl8 import jobs, launch
 from rl8.checks import check_range
-from rl8.compose import explain, unknown_key
+from rl8.config.compose import explain, unknown_key
+from rl8.config.schema import Goal, Part, Plan, convert, options
+from rl8.config.targets import check_target
 from rl8.data import EVAL_RETURNS_MEAN
-from rl8.hyperparameters import Hyperparameters
-from rl8.provenance import as_text
-from rl8.schema import Goal, Part, Plan, convert, options
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.settings import DeviceSettings, TrainerSettings
-from rl8.targets import check_target
+from rl8.tracking.provenance import as_text
 
 MAX_STEPS = 100
 _PPO = tuple(field.name for field in fields(Hyperparameters))
@@ -137,7 +137,7 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
     ppo = {name: content[name] for name in _PPO if name in content}
     checked = options("algo", ppo, Hyperparameters)
     trainer = {"experiment_name": env_cls} | {name: content[name] for name in _RUN if name in content}
-    algorithm = "rl8.algorithm.RecurrentAlgorithm" if recurrent else "rl8.algorithm.Algorithm"
+    algorithm = "rl8.ppo.algorithm.RecurrentAlgorithm" if recurrent else "rl8.ppo.algorithm.Algorithm"
     optimizer = _part("optimizer", content, "torch.optim.Adam")
     assert optimizer is not None
     stop = {"_target_": "rl8.conditions.HitsUpperBound", "key": "algorithm/steps", "upper_bound": max_steps}

@@ -26,10 +26,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import launch
-from rl8.compose import CONF, checked, explain, prepare
+from rl8.config.compose import CONF, checked, explain, prepare
+from rl8.config.schema import Plan, check
 from rl8.launch import Outcome
-from rl8.schema import Plan, check
-from rl8.sweeps import finish_sweep, start_sweep
+from rl8.tracking.sweeps import finish_sweep, start_sweep
 
 RESULT = "result.json"
 

@@ -20,12 +20,12 @@ from hydra.utils import get_object, instantiate
 
 from rl8.checks import closest, unknown
 from rl8.conditions import Condition
-from rl8.hyperparameters import Hyperparameters
-from rl8.schedules import Schedule
-from rl8.schema import Part, Plan
+from rl8.config.schema import Part, Plan
+from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.schedules import Schedule
 
 if TYPE_CHECKING:
-    from rl8.algorithm import Algorithm
+    from rl8.ppo.algorithm import Algorithm
     from rl8.trainer import Trainer
 
 
@@ -117,10 +117,10 @@ def parts(plan: Plan) -> Parts:
     """
     from torch.optim import Optimizer
 
-    from rl8.algorithm import Algorithm
     from rl8.distributions import Distribution
     from rl8.env import Env
     from rl8.models import Model
+    from rl8.ppo.algorithm import Algorithm
 
     env_cls = locate(plan.env, Env, "rl8.env.Env", given=("num_envs", "horizon", "device"))
     specs = ("observation_spec", "action_spec")
@@ -248,7 +248,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
 def run(trainer: Trainer, plan: Plan) -> Outcome:
     """Train until the plan's condition is met or a signal arrives."""
     if plan.trainer.track:
-        from rl8.store import load_client
+        from rl8.tracking.store import load_client
 
         load_client()
     if not gc.isenabled():
@@ -274,7 +274,7 @@ def record_failure(plan: Plan, overrides: Sequence[str], error: Exception) -> No
     """
     if not plan.trainer.track:
         return
-    from rl8.tracking import Tracker
+    from rl8.tracking.run import Tracker
 
     tracker = Tracker.start(
         experiment_name=plan.trainer.experiment_name,

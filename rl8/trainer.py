@@ -15,17 +15,19 @@ from typing import Any, Final
 
 import torch
 
-from rl8 import data, movies, plots
-from rl8.algorithm import UPDATE_METRICS, Algorithm, Metrics, RecurrentAlgorithm, check_options
+from rl8 import data
 from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from rl8.checks import check_range, unknown
 from rl8.conditions import Condition, Never, Or
 from rl8.env import Env
-from rl8.evaluation import Evaluator
-from rl8.progress import View, make_view
+from rl8.ppo.algorithm import UPDATE_METRICS, Algorithm, RecurrentAlgorithm, check_options
+from rl8.rollout.evaluation import Evaluator
+from rl8.rollout.metrics import Metrics
 from rl8.settings import TrainerSettings
-from rl8.thinning import Recorder, thinned_out
-from rl8.tracking import Tracker
+from rl8.tracking.run import Tracker
+from rl8.tracking.thinning import Recorder, thinned_out
+from rl8.view import movies, plots
+from rl8.view.progress import View, make_view
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 SPREAD = ("mean", "std", "min", "max")

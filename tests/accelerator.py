@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8.execution import Execution
+from rl8.execution.execution import Execution
 
 DEVICE = torch.device("meta")
 ATEN = torch.ops.aten
@@ -148,7 +148,7 @@ class Accelerator(TorchDispatchMode):
                 if self.device.type == "cuda":
                     self.device = DEVICE
 
-        monkeypatch.setattr("rl8.algorithm.Execution", Pretended)
+        monkeypatch.setattr("rl8.ppo.algorithm.Execution", Pretended)
 
     def __enter__(self):
         self.literals = Literals()

@@ -54,7 +54,7 @@ def workdir(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """Return an empty MLflow database to copy: MLflow takes seconds to create one."""
-    from rl8.store import open_store
+    from rl8.tracking.store import open_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(f"sqlite:///{path}")
@@ -73,9 +73,9 @@ def device(monkeypatch):
     """Pretend that there are two CUDA devices, and compute on the first."""
     import accelerator
 
-    from rl8.graphs import NOT_THE_CULPRIT
+    from rl8.execution.graphs import NOT_THE_CULPRIT
 
-    monkeypatch.setattr("rl8.graphs.NOT_THE_CULPRIT", [*NOT_THE_CULPRIT, accelerator.__file__])
+    monkeypatch.setattr("rl8.execution.graphs.NOT_THE_CULPRIT", [*NOT_THE_CULPRIT, accelerator.__file__])
     with accelerator.Accelerator() as device:
         device.install(monkeypatch)
         yield device

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from rl8 import __version__, cli, compose, jobs, launch
+from rl8 import __version__, cli, jobs, launch
 from rl8.cli import exit_code, main, report
+from rl8.config import compose
 from rl8.launch import Outcome
 
 QUIET = ["trainer.track=false", "trainer.view=none", "trainer.render=false", "goal.env_steps=32"]

@@ -8,11 +8,11 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from rl8.algorithm import RecurrentAlgorithm
-from rl8.compose import CONF, GROUPS, checked, composer, defaults, options, prepare, root_file
-from rl8.hyperparameters import Hyperparameters
+from rl8.config.compose import CONF, GROUPS, checked, composer, defaults, options, prepare, root_file
+from rl8.config.schema import Goal, check
 from rl8.launch import verify
-from rl8.schema import Goal, check
+from rl8.ppo.algorithm import RecurrentAlgorithm
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.settings import DeviceSettings, TrainerSettings
 
 FILES = sorted(CONF.glob("**/*.yaml"))
@@ -65,7 +65,7 @@ def test_the_groups_are_those_of_the_folder():
 
 def test_algo_repeats_the_defaults_of_hyperparameters():
     algo = OmegaConf.to_container(OmegaConf.load(CONF / "algo" / "ppo.yaml"))
-    assert algo.pop("_target_") == "rl8.algorithm.Algorithm"
+    assert algo.pop("_target_") == "rl8.ppo.algorithm.Algorithm"
     assert algo.pop("optimizer") == {"_target_": "torch.optim.Adam", "lr": 1e-3}
     assert algo == dataclasses.asdict(Hyperparameters())
 

@@ -18,7 +18,7 @@ def test_the_seeds_file(workdir):
     (workdir / "config.yaml").write_text("env_cls: rl8.env.ContinuousDummyEnv\n\n# Some.\ngamma: 0.75\nhorizon: 8\n")
     plan = plan_of(read(workdir / "config.yaml"), max_steps=100)
     assert plan.env.target == "rl8.env.ContinuousDummyEnv"
-    assert plan.algorithm.target == "rl8.algorithm.Algorithm"
+    assert plan.algorithm.target == "rl8.ppo.algorithm.Algorithm"
     assert plan.algorithm.options == {"gamma": 0.75, "horizon": 8}
     assert plan.trainer.experiment_name == "rl8.env.ContinuousDummyEnv"
     assert launch.stop_condition(plan).describe() == "algorithm/steps >= 100"
@@ -44,7 +44,7 @@ def test_options_may_be_nested_and_json(workdir):
     (workdir / "config.json").write_text(json.dumps(content))
     plan = plan_of(read(workdir / "config.json"), max_steps=1)
     verify(plan)
-    assert plan.algorithm.target == "rl8.algorithm.RecurrentAlgorithm"
+    assert plan.algorithm.target == "rl8.ppo.algorithm.RecurrentAlgorithm"
     assert plan.algorithm.options == {"max_grad_norm": None}  # null is a value of this one, and gamma's default
     assert (plan.model.target, plan.model.options) == ("rl8.models.LSTMModel", {"hidden_size": 16})
     assert plan.distribution.target == "rl8.Categorical"

@@ -12,27 +12,17 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {
-        "checks",
-        "data",
-        "graphs",
-        "hyperparameters",
-        "settings",
-        "similarity",
-        "specs",
-        "targets",
-        "thinning",
-        "threads",
-    },
-    {"advantages", "losses", "nn", "normalization", "schedules"},
-    {"conditions", "distributions", "env", "views"},
+    {"checks", "data", "settings", "specs"},
+    {"nn"},
+    {"conditions", "distributions", "env"},
     {"models"},
     {"policy"},
-    {"execution", "forward", "optim", "pieces", "rollout"},
-    {"algorithm", "evaluation"},
-    {"checkpoint", "movies", "outbox", "plots", "progress", "provenance", "readings", "store", "sweeps", "tracking"},
+    {"rollout"},
+    {"execution"},
+    {"ppo"},
+    {"checkpoint", "tracking", "view"},
     {"trainer"},
-    {"__main__", "cli", "compose", "fileconfig", "jobs", "launch", "schema"},
+    {"__main__", "cli", "config", "fileconfig", "jobs", "launch"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -40,68 +30,91 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TORCH_FREE = [
     "checks",
     "cli",
-    "compose",
     "conditions",
+    "config.compose",
+    "config.schema",
+    "config.targets",
     "data",
     "fileconfig",
-    "hyperparameters",
     "jobs",
     "launch",
-    "plots",
-    "progress",
-    "provenance",
-    "schedules",
-    "schema",
+    "ppo.hyperparameters",
+    "ppo.schedules",
     "settings",
-    "store",
-    "sweeps",
-    "targets",
-    "thinning",
-    "tracking",
+    "tracking.provenance",
+    "tracking.run",
+    "tracking.store",
+    "tracking.sweeps",
+    "tracking.thinning",
+    "view.plots",
+    "view.progress",
 ]
 
 
-def parts():
-    """Return the modules and packages right under rl8, by name, with their source files."""
-    files = {path.stem: [path] for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-    folders = {path.parent.name: sorted(path.parent.glob("*.py")) for path in PACKAGE.glob("*/__init__.py")}
-    return files | folders
+def modules():
+    """Return every module of the package by its dotted name, `rl8.` left out, with its source file."""
+    files = [path for path in PACKAGE.glob("**/*.py") if path.parent != PACKAGE or path.stem != "__init__"]
+    named = ((path.relative_to(PACKAGE).with_suffix(""), path) for path in files if "conf" not in path.parts)
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in named}
 
 
 def imported(file):
-    """Return the names right under rl8 that a file imports, at any depth of its code."""
-    names = set()
+    """Return the modules of the package that a file imports, at any depth of its code."""
+    names, known = set(), modules()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             dotted = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "rl8":
-            dotted = [f"rl8.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} has a relative import"
-            dotted = [node.module]
+            dotted = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        names |= {name.split(".")[1] for name in dotted if name.startswith("rl8.")}
-    return names - {"__version__"}
+        for name in dotted:
+            parts = name.split(".")[1:] if name.startswith("rl8.") else []
+            while parts and ".".join(parts) not in known:  # a name in the module
+                parts = parts[:-1]
+            names |= {".".join(parts)} if parts else set()
+    return names
 
 
-def test_every_file_has_a_floor():
-    assert set(parts()) == set(FLOOR)
+def room(module):
+    return module.split(".")[0]
+
+
+def test_every_room_has_a_floor():
+    assert {room(module) for module in modules()} == set(FLOOR)
 
 
 @pytest.mark.parametrize("name", sorted(FLOOR))
 def test_imports_come_from_no_higher_floor(name):
-    for file in parts()[name]:
-        higher = {other for other in imported(file) if FLOOR[other] > FLOOR[name]}
-        assert not higher, f"{file.name} is on floor {FLOOR[name]} and imports from above: {sorted(higher)}"
+    for module, file in modules().items():
+        if room(module) == name:
+            higher = {other for other in imported(file) if FLOOR[room(other)] > FLOOR[name]}
+            assert not higher, f"{module} is on floor {FLOOR[name]} and imports from above: {sorted(higher)}"
 
 
-def test_no_imports_in_a_circle():
-    uses = {name: set().union(*map(imported, files)) - {name} for name, files in parts().items()}
-    while uses:
-        free = {name for name, others in uses.items() if not others & set(uses)}
-        assert free, f"these import one another: {sorted(uses)}"
+def circle(uses):
+    """Return what remains of a graph of imports once everything that no circle holds is taken away."""
+    while free := {name for name, others in uses.items() if not others & set(uses)}:
         uses = {name: others for name, others in uses.items() if name not in free}
+    return sorted(uses)
+
+
+def test_no_room_imports_in_a_circle():
+    uses = {name: set() for name in FLOOR}
+    for module, file in modules().items():
+        uses[room(module)] |= {room(other) for other in imported(file)} - {room(module)}
+    assert not circle(uses)
+
+
+def test_no_module_imports_in_a_circle():
+    assert not circle({module: imported(file) - {module} for module, file in modules().items()})
+
+
+def test_every_room_says_what_is_in_it():
+    for module, file in modules().items():
+        if file.stem == "__init__":
+            assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), module
 
 
 def test_what_checks_a_config_loads_neither_torch_nor_mlflow():

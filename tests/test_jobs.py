@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from rl8 import jobs, launch
 from rl8.cli import main
-from rl8.compose import checked, composer
+from rl8.config.compose import checked, composer
+from rl8.config.schema import check
 from rl8.launch import Outcome
-from rl8.schema import check
-from rl8.store import open_store
+from rl8.tracking.store import open_store
 
 SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]
 QUIET = ["trainer.view=none", "trainer.render=false", "goal.env_steps=32"]

@@ -6,12 +6,12 @@ import torch
 from hydra.errors import InstantiationException
 
 from rl8 import launch
-from rl8.compose import checked, composer, options, prepare
 from rl8.conditions import EnvSteps
+from rl8.config.compose import checked, composer, options, prepare
+from rl8.config.schema import Part, check
 from rl8.env import Env
 from rl8.launch import Outcome, build, is_mistake, locate, parts, record_failure, stop_condition, summary, train, verify
-from rl8.schema import Part, check
-from rl8.store import open_store
+from rl8.tracking.store import open_store
 from rl8.trainer import Trainer
 
 SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]

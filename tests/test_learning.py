@@ -6,8 +6,8 @@ from envs import MaskedBandit, Steering
 
 from rl8 import Algorithm, Normal, RecurrentAlgorithm
 from rl8.env import ContinuousDummyEnv, CueRecall, DiscreteDummyEnv
-from rl8.evaluation import Evaluator
 from rl8.models import GRUModel
+from rl8.rollout.evaluation import Evaluator
 
 
 def train(algorithm, iterations):

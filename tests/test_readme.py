@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rl8 import compose, fileconfig
+from rl8 import fileconfig
 from rl8.cli import _check_jobs, parser
+from rl8.config import compose
 from rl8.launch import build, parts
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rl8.algorithm import Algorithm
 from rl8.conditions import Never, Plateaus
 from rl8.env import ContinuousDummyEnv, DiscreteDummyEnv
-from rl8.hyperparameters import Hyperparameters
+from rl8.ppo.algorithm import Algorithm
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.trainer import Trainer
 
 FOLDER = Path(__file__).parents[2] / "shared" / "seeds"

@@ -20,7 +20,7 @@ from rl8 import Algorithm, RecurrentTrainer, Trainer, data
 from rl8.checkpoint import load_checkpoint, load_policy
 from rl8.conditions import EnvSteps, HitsLowerBound, HitsUpperBound, Plateaus
 from rl8.env import DiscreteDummyEnv
-from rl8.store import open_store
+from rl8.tracking.store import open_store
 from rl8.trainer import EVAL_METRICS, METRICS, _stop_signals
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}, "eval_num_envs": 4}
@@ -369,7 +369,7 @@ def test_a_failing_run_is_marked_with_its_error(workdir):
 @pytest.mark.usefixtures("store_dir")
 @pytest.mark.parametrize("fails", [False, True])
 def test_most_of_many_short_iterations_are_not_recorded(fails, workdir, monkeypatch):
-    monkeypatch.setattr("rl8.thinning.SHARE", 1e12)
+    monkeypatch.setattr("rl8.tracking.thinning.SHARE", 1e12)
     trainer = Trainer(Endless, seconds_per_log=1e6, steps_per_eval=4, **{**QUIET, "track": True})
 
     def stop(metrics):

@@ -11,8 +11,8 @@ from torch import Tensor
 from trading_bounds import price_changes
 
 from rl8.checkpoint import load_policy
-from rl8.evaluation import Evaluator
-from rl8.policy import Policy
+from rl8.policy.policy import Policy
+from rl8.rollout.evaluation import Evaluator
 
 EXPERIMENT = "algotrading"
 MODELS = {

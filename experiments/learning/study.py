@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from rl8 import launch
-from rl8.compose import checked, composer, prepare
-from rl8.evaluation import Evaluator
-from rl8.provenance import hardware
-from rl8.schema import check
+from rl8.config.compose import checked, composer, prepare
+from rl8.config.schema import check
+from rl8.rollout.evaluation import Evaluator
+from rl8.tracking.provenance import hardware
 from rl8.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent

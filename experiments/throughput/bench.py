@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl8.provenance import git_state, hardware, versions
+from rl8.tracking.provenance import git_state, hardware, versions
 
 from . import compare, overhead, plan, report, venvs
 from .programs import CPU_PROGRAMS, PROGRAMS, ROOT, ProgramError, run, run_program, speed

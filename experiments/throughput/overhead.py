@@ -71,7 +71,7 @@ def stopwatch(iterations: int) -> Any:
 
 def background_s() -> dict[int, float]:
     """Return the seconds of processor time so far of each thread that does not train, by the thread's identity."""
-    # "rl8_..." are those of `rl8.threads`, which do
+    # "rl8_..." are those of `rl8.execution.threads`, which do
     return {
         thread.ident: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()
@@ -115,9 +115,9 @@ def measure(num_envs: int, horizon: int, rounds: int, iterations: int, parts: st
     """
     import torch
 
-    from rl8 import thinning
-    from rl8.algorithm import Algorithm
     from rl8.env import CartPole
+    from rl8.ppo.algorithm import Algorithm
+    from rl8.tracking import thinning
 
     thinning.SHARE = 1e9  # as when a run is old
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from rl8.data import ACTION_MASK, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.snapshot import change, class_snapshot, snapshot
 from rl8.specs import Categorical, Composite, Nested, Spec
 
-if TYPE_CHECKING:
-    from rl8.env.base import Env
+Environment = Any  # an `Env`; its file imports this one
 
 # Steps that are taken; more than one, because some faults only show after the first.
 STEPS = 4
@@ -26,7 +25,7 @@ RESULTS = (OBS, REWARDS, TERMINATED, TRUNCATED, FINAL_OBS)
 MISTAKEN = {"done": TERMINATED, "dones": TERMINATED, "observation": OBS, "observations": OBS}
 
 
-def validate(env: Env, base: type) -> None:
+def validate(env: Environment, base: type) -> None:
     """Check specs against real outputs, shapes, devices, finite values and the state rule.
 
     The environment is left reset; torch's random number generators are restored.
@@ -48,11 +47,11 @@ def validate(env: Env, base: type) -> None:
         _check_obs(env, env.reset(), "reset(), called again, returns observations")
 
 
-def _fail(env: Env, fault: str, mend: str) -> NoReturn:
+def _fail(env: Environment, fault: str, mend: str) -> NoReturn:
     raise ValueError(f"{type(env).__name__}.{fault}. {mend}")
 
 
-def _check_attributes(env: Env) -> None:
+def _check_attributes(env: Environment) -> None:
     for attribute in ("num_envs", "device"):
         if attribute not in vars(env):
             mend = "Call super().__init__(num_envs, horizon, device=device) first in __init__."
@@ -70,7 +69,7 @@ def _check_attributes(env: Env) -> None:
             _fail(env, f"{attribute} is a {type(spec).__name__}, expected a spec", mend)
 
 
-def _check_step(env: Env, base: type, obs: Nested) -> Nested:
+def _check_step(env: Environment, base: type, obs: Nested) -> Nested:
     """Take one step twice from the same state; return the observations that it led to."""
     action = _sample_action(env, obs)
     state, given, generators = env.state.clone(), action.clone(), _generators(env)
@@ -103,7 +102,7 @@ def _check_step(env: Env, base: type, obs: Nested) -> Nested:
     return result[OBS]  # type: ignore[no-any-return]
 
 
-def _take_step(env: Env, action: Nested) -> TensorDictBase:
+def _take_step(env: Environment, action: Nested) -> TensorDictBase:
     result = env.step(action)
     if not isinstance(result, TensorDictBase):
         mend = 'Return TensorDict({"obs": obs, "rewards": rewards}, batch_size=[self.num_envs]).'
@@ -111,7 +110,7 @@ def _take_step(env: Env, action: Nested) -> TensorDictBase:
     return result.clone()  # the next step may write where this one's results are
 
 
-def _sample_action(env: Env, obs: Nested) -> Nested:
+def _sample_action(env: Environment, obs: Nested) -> Nested:
     """Return random actions `[N, ...]`, only allowed ones where the observation has an `action_mask`."""
     spec = env.action_spec
     action = spec.rand(env.num_envs)
@@ -129,7 +128,7 @@ def _sample_action(env: Env, obs: Nested) -> Nested:
     return scores.argmax(-1).reshape(action.shape).to(action.dtype)
 
 
-def _check_result(env: Env, result: TensorDictBase) -> None:
+def _check_result(env: Environment, result: TensorDictBase) -> None:
     keys = [str(key) for key in result.keys()]  # noqa: SIM118 (TensorDict iterates over rows)
     for key in (OBS, REWARDS):
         if key not in keys:
@@ -155,7 +154,7 @@ def _check_result(env: Env, result: TensorDictBase) -> None:
         _fail(env, "step() returns 'truncated' without 'final_obs'", mend)
 
 
-def _check_obs(env: Env, obs: Any, what: str) -> None:
+def _check_obs(env: Environment, obs: Any, what: str) -> None:
     mend = "Return what observation_spec says, or change self.observation_spec."
     try:
         env.observation_spec.check(obs, "obs")
@@ -167,7 +166,7 @@ def _check_obs(env: Env, obs: Any, what: str) -> None:
             _fail(env, fault, "Return one observation for every environment.")
 
 
-def _check_column(env: Env, column: Tensor, key: str) -> None:
+def _check_column(env: Environment, column: Tensor, key: str) -> None:
     """Check rewards `[N]` or `[N, 1]`, or flags `[N]`."""
     n, shape = env.num_envs, tuple(column.shape)
     fault = f"step() returns {key!r} of shape {shape} and {column.dtype} on {column.device}, expected"
@@ -183,7 +182,7 @@ def _check_column(env: Env, column: Tensor, key: str) -> None:
         _fail(env, f"{fault} {env.device}", "Create it with device=self.device.")
 
 
-def _check_state(env: Env, when: str) -> None:
+def _check_state(env: Environment, when: str) -> None:
     state = getattr(env, "state", None)
     if not isinstance(state, (Tensor, TensorDictBase)):
         mend = "Set self.state in reset() to a Tensor or TensorDict with everything that changes from step to step."
@@ -196,7 +195,7 @@ def _check_state(env: Env, when: str) -> None:
             _fail(env, fault, "Create it with device=self.device.")
 
 
-def _check_layout(env: Env, before: Nested, after: Nested) -> None:
+def _check_layout(env: Environment, before: Nested, after: Nested) -> None:
     old, new = ({path: (tuple(leaf.shape), leaf.dtype) for path, leaf in _leaves(state)} for state in (before, after))
     for path in [*old, *new]:
         if old.get(path) != new.get(path):
@@ -229,12 +228,12 @@ def _difference(first: Nested, second: Nested) -> str | None:
     return None
 
 
-def _generators(env: Env) -> list[Tensor]:
+def _generators(env: Environment) -> list[Tensor]:
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(env.device)] if env.device.type == "cuda" else states
 
 
-def _restore(env: Env, generators: list[Tensor]) -> None:
+def _restore(env: Environment, generators: list[Tensor]) -> None:
     torch.set_rng_state(generators[0])
     for state in generators[1:]:
         torch.cuda.set_rng_state(state, env.device)

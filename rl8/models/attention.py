@@ -10,9 +10,9 @@ from torch import nn
 
 from rl8.checks import check_range
 from rl8.models.base import Model, Output
+from rl8.models.views import split_window, window_of
 from rl8.nn import Encoder, FeatureHead, TransformerBlock, ValueHead
 from rl8.specs import Nested, Spec
-from rl8.views import split_window, window_of
 
 
 class TransformerModel(Model):

@@ -56,7 +56,7 @@ class Model(nn.Module):
         piece_size: Env steps that a thread of a CPU computes in one pass, >= 1. Larger pieces leave the caches, smaller
             ones cost more operations; the update's result is the same.
         windows: Length of the window by observation key, for models that look at the last W observations; what they
-            see is described in `rl8.views.Views`.
+            see is described in `rl8.models.views.Views`.
         state_spec: Recurrent state of one environment (its initial value is zeros); None for feedforward models.
     """
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_range
+from rl8.execution.perceptron.similarity import by_similarity
 from rl8.models.base import Model, Output
+from rl8.models.views import split_window, window_of
 from rl8.nn import MLP, Encoder, FeatureHead, ValueHead
-from rl8.similarity import by_similarity
 from rl8.specs import Nested, Spec
-from rl8.views import split_window, window_of
 
 # Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
 PIECE_FLOATS = 2**22

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_choice, check_range
-from rl8.nn.blocks import ACTIVATIONS as BLOCKWISE
-from rl8.nn.blocks import Layer
-from rl8.nn.perceptron import perceptron
-from rl8.nn.piecewise import Piecewise, suits
+from rl8.execution.perceptron.blocks import ACTIVATIONS as BLOCKWISE
+from rl8.execution.perceptron.blocks import Layer
+from rl8.execution.perceptron.perceptron import perceptron
+from rl8.execution.perceptron.piecewise import Piecewise, suits
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "elu": nn.ELU,
@@ -71,7 +71,7 @@ class MLP(nn.Module):
 
     @property
     def piecewise(self) -> bool:
-        """Whether a CPU is faster where rows resemble their neighbours; see `rl8.nn.piecewise`."""
+        """Whether a CPU is faster where rows resemble their neighbours; see `rl8.execution.perceptron.piecewise`."""
         return self._blockwise is not None and _bare(self._layers()) and suits(_parts(self._layers()), self._blockwise)
 
     def gains(self, rows: Tensor) -> bool:

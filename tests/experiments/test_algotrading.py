@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
-from rl8 import Algorithm, RecurrentAlgorithm, compose
+from rl8 import Algorithm, RecurrentAlgorithm
 from rl8.cli import main
-from rl8.schema import check
+from rl8.config import compose
+from rl8.config.schema import check
 
 STUDY = Path(__file__).resolve().parents[2] / "experiments" / "algotrading"
 MODULES = ("algotrading", "trading_bounds", "trading_models", "trading_plots", "trading_runs", "report")
@@ -308,10 +309,10 @@ def folder(study, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "model", "algorithm"),
     [
-        (["env=algotrading"], "rl8.models.MLPModel", "rl8.algorithm.Algorithm"),
-        (["experiment=trading_mlp"], "trading_models.WindowedMLP", "rl8.algorithm.Algorithm"),
-        (["experiment=trading_lstm"], "trading_models.TradingLSTM", "rl8.algorithm.RecurrentAlgorithm"),
-        (["experiment=trading_transformer"], "trading_models.TradingTransformer", "rl8.algorithm.Algorithm"),
+        (["env=algotrading"], "rl8.models.MLPModel", "rl8.ppo.algorithm.Algorithm"),
+        (["experiment=trading_mlp"], "trading_models.WindowedMLP", "rl8.ppo.algorithm.Algorithm"),
+        (["experiment=trading_lstm"], "trading_models.TradingLSTM", "rl8.ppo.algorithm.RecurrentAlgorithm"),
+        (["experiment=trading_transformer"], "trading_models.TradingTransformer", "rl8.ppo.algorithm.Algorithm"),
     ],
 )
 def test_yaml_names_the_parts(folder, words, model, algorithm):

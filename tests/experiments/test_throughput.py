@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rl8 import threads
 from rl8.env import CartPole
+from rl8.execution import threads
 from rl8.models import MLPModel
-from rl8.readings import Readings, line
 from rl8.specs import Categorical, Unbounded
+from rl8.view.readings import Readings, line
 
 STUDIES = str(Path(__file__).parents[2] / "experiments")
 sys.path.insert(0, STUDIES)  # no package that is installed
@@ -388,7 +388,7 @@ def test_large_minibatches_are_cut_on_a_gpu():
 
 
 def test_a_block_counts_every_iteration_but_the_first_ones(workdir):
-    from rl8.algorithm import Algorithm
+    from rl8.ppo.algorithm import Algorithm
 
     algorithm = Algorithm(CartPole, num_envs=4, horizon=4, model_config={"hiddens": (8,)})
     found = overhead.block(algorithm, ("eval",), 3)

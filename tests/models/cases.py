@@ -3,8 +3,8 @@
 import torch
 
 from rl8.distributions import default_distribution
+from rl8.models.views import Views
 from rl8.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, Unbounded
-from rl8.views import Views
 
 OBSERVATIONS = {
     "flat": Unbounded(3),

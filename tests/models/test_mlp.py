@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from rl8.execution.perceptron.similarity import CELL, by_similarity
 from rl8.models import MLPModel
-from rl8.similarity import CELL, by_similarity
 from rl8.specs import Categorical, Composite, Unbounded
 
 from .cases import build, seen

@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8.threads import alone
+from rl8.execution.threads import alone
 
 # Operations that only make another view of a tensor: no arithmetic, no memory traffic.
 VIEWS = frozenset(

@@ -20,8 +20,8 @@ import counts
 import torch
 from contract import CHECK_ENVS
 
-from rl8.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.env import CartPole, DiscreteDummyEnv, Pendulum
+from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.settings import DeviceSettings
 from rl8.trainer import to_host
 

@@ -1,0 +1,386 @@
+"""From the command line's words to a composed config: where the YAML files are, what each override may be.
+
+Hydra composes; this module finds mistakes before Hydra meets them, because here the whole config is known and a
+message can name the nearest key. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rl8.checks import closest
+from rl8.tracking.provenance import as_text
+
+COMMANDS = ("train",)
+GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "experiment")
+
+_HERE = Path(__file__).resolve().parents[1]
+# a wheel carries the files inside the package, a clone beside it
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+
+# `--config-dir`, which Hydra's plugin class cannot be handed when it builds the plugin
+_extra_folders: list[Path] = []
+
+
+def folders() -> list[Path]:
+    """Return where options are looked for: rl8's own folder, the user's `conf/`, those of `--config-dir`."""
+    found = [CONF]
+    for folder in (Path.cwd() / "conf", *_extra_folders):
+        if folder.is_dir() and folder.resolve() not in [known.resolve() for known in found]:
+            found.append(folder)
+    return found
+
+
+class UserFolder(SearchPathPlugin):
+    """Lets Hydra find the options in the user's own folders, after rl8's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the user's folders that exist; Hydra warns about any that do not."""
+        for folder in folders()[1:]:
+            search_path.append("user", f"file://{folder}")
+
+
+def prepare(extra: Sequence[str] = ()) -> None:
+    """Make the user's own files findable: YAML under `conf/` and `extra`, modules in the working directory.
+
+    Raises:
+        ValueError: If a folder in `extra` does not exist.
+    """
+    for folder in extra:
+        if not Path(folder).is_dir():
+            raise ValueError(f"--config-dir={folder} is no folder. Accepted: a folder with files like env/my_env.yaml.")
+    _extra_folders[:] = [Path(folder).resolve() for folder in extra]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    Plugins.instance().register(UserFolder)
+
+
+@contextmanager
+def composer() -> Iterator[None]:
+    """Make `checked` and `expand` usable in the block."""
+    _from_files.cache_clear()
+    with initialize_config_dir(config_dir=str(CONF), job_name="rl8", version_base="1.3"):
+        yield
+
+
+def options(group: str) -> dict[str, str]:
+    """Return a group's options and what each is for: the comment that its file starts with."""
+    found: dict[str, str] = {}
+    for folder in folders():
+        for path in sorted((folder / group).glob("*.y*ml")):
+            with path.open(encoding="utf-8") as file:
+                comments = itertools.takewhile(lambda line: line.startswith("#"), file)
+                text = [line[1:].strip() for line in comments if "@package" not in line]
+            found.setdefault(path.stem, text[0] if text else "")
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def root_file() -> dict[str, Any]:
+    """Return the contents of rl8's own config.yaml, nothing resolved."""
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def defaults() -> dict[str, str]:
+    """Return the option that each group has if none is chosen."""
+    chosen: dict[str, str] = {}
+    for entry in root_file()["defaults"]:
+        if isinstance(entry, dict):
+            chosen |= {name.split()[-1]: option for name, option in entry.items()}
+    return {group: chosen[group] for group in GROUPS if group in chosen}
+
+
+def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[DictConfig, list[list[str]]]:
+    """Return Hydra's own settings, and the overrides of each job: one in all, or one per combination of swept values.
+
+    Of a continuous range (`interval(0.9, 1)`, for sweepers that search) the two ends stand for the rest.
+
+    Args:
+        overrides: Words of the command line.
+        config_name: The root file.
+        multirun: Whether a sweep was asked for; the config may ask for one too (`hydra.mode=MULTIRUN`).
+
+    Raises:
+        ValueError: If an override can't be read, or several values are given without a sweep.
+    """
+    parsed = [parse(line) for line in overrides]
+    for override in parsed:
+        if _is_group(override) and not override.is_sweep_override():
+            _check_choice(override)
+    swept = [override for override in parsed if override.is_sweep_override()]
+    for override in swept:
+        if override.is_hydra_override():
+            raise ValueError(
+                f"{override.input_line!r} gives several values to Hydra itself. Accepted: one value; the keys of rl8 "
+                f"may have several. Try {override.get_key_element()}={_as_text(override).split(',')[0]}."
+            )
+    plain = [override for override in parsed if override not in swept]
+    choices_made = tuple(str(override.input_line) for override in plain if _is_group(override))
+    own = [override for override in plain if override.is_hydra_override() and not _is_group(override)]
+    root = _from_files(config_name, choices_made)
+    for override in own:
+        check_key(override.key_or_group, _as_text(override), root)
+    steering = [*(str(override.input_line) for override in own), *(["hydra.mode=MULTIRUN"] if multirun else [])]
+    if steering:
+        root = _composed(config_name, [*choices_made, *steering])
+    settings: DictConfig = root.hydra
+    if settings.mode != RunMode.MULTIRUN:
+        if swept:
+            key, values = swept[0].get_key_element(), _as_text(swept[0])
+            raise ValueError(
+                f"{swept[0].input_line!r} gives several values. Accepted: one value, {key}=[{values}] for a list, or "
+                f"-m to train once with each. Try rl8 -m {swept[0].input_line}."
+            )
+        return settings, [list(overrides)]
+    params = settings.sweeper.get("params") or {}
+    choices: dict[str, list[str]] = {}
+    for override in (*(parse(f"{key}={value}") for key, value in params.items()), *parsed):
+        key, value = override.get_key_element(), override.value()
+        if override.is_discrete_sweep():
+            choices[key] = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+        elif isinstance(value, IntervalSweep):
+            choices[key] = [f"{key}={value.start}", f"{key}={value.end}"]
+        else:
+            choices[key] = [str(override.input_line)]
+    return settings, [list(job) for job in itertools.product(*choices.values())]
+
+
+def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[DictConfig, DictConfig]:
+    """Compose a config, refusing overrides that name no key or option.
+
+    Args:
+        overrides: Words of the command line, without sweeps.
+        config_name: The root file.
+
+    Returns:
+        The config, and the same config without the changes of single values: what its files say. Both have the
+        node `hydra`.
+
+    Raises:
+        ValueError: If an override cannot be read, names no key or option, or a file is wrong.
+    """
+    parsed = [parse(line) for line in overrides]
+    groups = [override for override in parsed if _is_group(override)]
+    for override in groups:
+        _check_choice(override)
+    reference = _from_files(config_name, tuple(str(override.input_line) for override in groups))
+    for override in parsed:
+        # what is added may be anywhere; the whole config is checked afterwards, wherever its keys come from
+        if override not in groups and not override.is_add() and not override.is_force_add():
+            check_key(override.key_or_group, _as_text(override), reference)
+    # `_from_files` keeps what it returns
+    return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
+
+
+def parse(line: str) -> Override:
+    """Return one word of the command line as Hydra understands it.
+
+    Raises:
+        ValueError: If it is no override.
+    """
+    key, equals, value = line.partition("=")
+    if not key or not (equals or key.startswith("~")):
+        near = closest(key, [*GROUPS, *COMMANDS])
+        guess = f" Did you mean {f'{near}=<option>' if near in GROUPS else near!r}?" if near else ""
+        raise ValueError(
+            f"{line!r} is no override.{guess} Accepted: group=option, key.name=value, +key=value to add, ~key to "
+            f"remove. Try {key or 'key'}=<value>; `rl8 --help` lists groups and commands."
+        )
+    try:
+        return OverridesParser.create(_loader()).parse_overrides([line])[0]
+    except (OverrideParseException, HydraException, ValueError) as error:
+        raise ValueError(
+            f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
+            f"or text in quotes. Try '{key}=\"{value}\"'."
+        ) from error
+
+
+def folder_of(settings: DictConfig, key: str) -> Path:
+    """Return the folder that Hydra's settings name under `key`, e.g. `run.dir`, relative to the working directory."""
+    root = settings._get_parent()
+    assert isinstance(root, DictConfig)
+    HydraConfig.instance().set_config(root)
+    try:
+        return Path(str(OmegaConf.select(settings, key)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"hydra.{key} can't be resolved: {explain(error)}") from error
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def explain(error: BaseException) -> str:
+    """Return one line for an error that Hydra, OmegaConf or the YAML reader raised about the user's input."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        context = f" {error.context}" if error.context else ""
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}. Mend the YAML."
+    text = _first_line(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{unknown_option(group, option, error.options)} It is named in the defaults list of a chosen file."
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {text}"
+    cause = error.__cause__
+    return f"{text} {explain(cause)}".strip() if cause is not None else text
+
+
+def check_key(key: str, value: str, reference: DictConfig) -> None:
+    """Refuse a key that a config does not have, naming the nearest one that it has.
+
+    Args:
+        key: Dotted name, as typed.
+        value: What was to be set, as typed.
+        reference: The config that the chosen files make.
+
+    Raises:
+        ValueError: If there is no such key.
+    """
+    parts = key.split(".")
+    node: Any = reference
+    for depth, part in enumerate(parts):
+        if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif OmegaConf.is_dict(node) and part in node:
+            node = None if OmegaConf.is_missing(node, part) else node[part]
+        else:
+            raise ValueError(_no_key(parts, depth, node, reference, value))
+
+
+def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
+    """Return the message for an option that a group does not have."""
+    near = {"gpu": "cuda"}.get(value) if group == "device" else closest(value, known)
+    guess = f" Did you mean {group}={near}?" if near else ""
+    return f"{group}={value} is unknown.{guess} Accepted: {', '.join(known)}."
+
+
+def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None = None) -> str:
+    """Return the message for a key that is not among the `known` ones under `parent`.
+
+    Args:
+        key: The key, as typed.
+        parent: Where it was looked for; empty for the top.
+        known: The keys that are there.
+        guess: What it was meant to be; by default the nearest known one.
+    """
+    near = closest(key.rpartition(".")[2], known)
+    guess = guess or (near and f"{parent}.{near}".lstrip("."))
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return f"Unknown key {key!r}.{hint} Accepted{f' in {parent}' if parent else ''}: {', '.join(known)}."
+
+
+def _loader() -> ConfigLoader:
+    return GlobalHydra.instance().config_loader()
+
+
+@functools.lru_cache(maxsize=256)
+def _from_files(config_name: str, choices: tuple[str, ...]) -> DictConfig:
+    """Return what the files of a choice of options say; the jobs of a sweep mostly choose the same."""
+    cfg = _composed(config_name, choices)
+    _check_ambiguity(cfg.hydra.runtime.choices)
+    return cfg
+
+
+def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    if not any((folder / f"{config_name}.yaml").is_file() for folder in folders()):
+        names = [path.stem for folder in folders() for path in sorted(folder.glob("*.yaml"))]
+        raise ValueError(unknown_option("--config-name", config_name, names))
+    try:
+        return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ValueError(explain(error)) from error
+
+
+def _is_group(override: Override) -> bool:
+    key = override.key_or_group
+    if key in GROUPS or "/" in key or override.package is not None:
+        return True
+    return "." not in key and bool(_loader().get_group_options(key))
+
+
+def _check_choice(override: Override) -> None:
+    """Refuse an override of a group that leaves the run without a part, or names an option that does not exist."""
+    group, value = override.key_or_group, override.value()
+    if group not in GROUPS:
+        return  # hydra/launcher and the like, and groups of the user's own: Hydra lists their options
+    known = list(options(group))
+    if override.is_delete() and group == "experiment":
+        return
+    if override.is_delete() or value is None:
+        advice = f"{group}={defaults()[group]}" if group != "experiment" else "~experiment to have none"
+        raise ValueError(
+            f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}. "
+            f"Try {advice}."
+        )
+    if override.is_add() or override.is_force_add():
+        raise ValueError(f"{override.input_line!r}: {group} is chosen already. Try {group}={value}.")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(unknown_option(group, _as_text(override), known))
+
+
+def _check_ambiguity(choices: Mapping[str, Any]) -> None:
+    """Refuse an option whose name a file of rl8's own and a different one of the user's share: rl8's would win."""
+    for group in GROUPS:
+        places = [folder / group / f"{choices.get(group)}.yaml" for folder in folders()]
+        files = [path for path in places if path.is_file()]
+        if len({path.read_bytes() for path in files}) > 1:
+            name = files[-1].stem
+            raise ValueError(
+                f"{group}={name} is ambiguous: {files[-1]} has the name of an option of rl8's own. Accepted: names "
+                f"that rl8 does not have. Rename it, e.g. my_{name}.yaml, and type {group}=my_{name}."
+            )
+
+
+def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str) -> str:
+    key, parent, rest = ".".join(parts), ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
+    if not OmegaConf.is_dict(node):
+        return (
+            f"Unknown key {key!r}: {parent} is {as_text(node)}, which has no keys. Accepted: a value for {parent} "
+            f"itself. Try '{parent}={{{'.'.join(parts[depth:])}: {value}}}'."
+        )
+    known = [str(name) for name in node if name != "hydra"]
+    namesakes = [path for path in _paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
+    near = closest(parts[depth], known)
+    guess = namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest)))
+    return unknown_key(key, parent, known, guess) + (f" Try {guess}={value}." if guess else "")
+
+
+def _paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key in node:
+        if prefix or key != "hydra":
+            value = None if OmegaConf.is_missing(node, key) else node[key]
+            yield f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                yield from _paths(value, f"{prefix}{key}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _as_text(override: Override) -> str:
+    line = str(override.input_line)
+    return line.partition("=")[2] or "null"

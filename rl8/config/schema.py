@@ -1,0 +1,317 @@
+"""What a composed config may hold: every key, its type and its range, checked before torch is imported.
+
+`check` turns a composed config into a `Plan`. Options of the algorithm, the trainer and the device have dataclasses
+that know their types and ranges. Parts that are classes (`_target_`) may have any options; a changed one must keep
+the type that its YAML file gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rl8.checks import check_range
+from rl8.config.compose import explain, root_file, unknown_key
+from rl8.config.targets import check_target
+from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.settings import DeviceSettings, TrainerSettings
+from rl8.tracking.provenance import as_text
+
+Options = TypeVar("Options")
+
+# Keys that Hydra gives a meaning; they are no options of the class.
+_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a run is for; `stop` refers to it.
+
+    Attributes:
+        env_steps: Env steps that are enough.
+        metric: Name of the metric that tells how good a policy is.
+        target: Value of `metric` that counts as solved, or None.
+    """
+
+    env_steps: int = 1_000_000
+    metric: str = "eval/returns/mean"
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        check_range("goal.env_steps", self.env_steps, 1, integer=True, hint="goal.env_steps=1000000")
+        check_range("goal.target", self.target, optional=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class and the options that it is built with.
+
+    Attributes:
+        name_key: Where the config names it, e.g. `"env._target_"`.
+        target: Dotted name of the class.
+        key: Where the config has its options, e.g. `"env"`.
+        options: Keywords for its constructor.
+    """
+
+    name_key: str
+    target: str
+    key: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: what is built, and with which options.
+
+    Attributes:
+        env: The environment.
+        algorithm: The algorithm, its options being fields of `Hyperparameters`; those left out have its defaults.
+        optimizer: The optimizer.
+        model: The model; None takes the algorithm's default.
+        distribution: The action distribution; None takes the default for the environment's actions.
+        stop: Stop condition, nested mappings with `_target_`; None never stops.
+        trainer: What a run does besides PPO.
+        device: Where it computes.
+        goal: What the run is for.
+        seed: Of all random numbers.
+        config: All of it as plain values, to be recorded.
+    """
+
+    env: Part
+    algorithm: Part
+    optimizer: Part
+    model: Part | None
+    distribution: Part | None
+    stop: dict[str, Any] | None
+    trainer: TrainerSettings
+    device: DeviceSettings
+    goal: Goal
+    seed: int
+    config: dict[str, Any]
+
+
+def check(cfg: DictConfig, reference: DictConfig) -> Plan:
+    """Return the plan that a composed config describes.
+
+    Args:
+        cfg: The composed config.
+        reference: What the chosen files say, without the command line's changes of single values: where a part's
+            options get their types from.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If a key does not exist, a value is out of range, or a class can't be found.
+    """
+    known = ["env", "model", "distribution", "algo", "trainer", "device", "stop", "goal", "network", "seed"]
+    for key in cfg:
+        if key not in (*known, "hydra"):
+            raise ValueError(unknown_key(str(key), "", known))
+    for key in known:
+        if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
+            raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
+    config, before = _plain(cfg), _plain(reference, lenient=True)
+    algo = dict(config["algo"])
+    optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
+    seed = convert("seed", config.get("seed"), int, 1)
+    check_range("seed", seed, 0, integer=True, hint="seed=1")
+    goal = options("goal", config["goal"], Goal)
+    network = _network(config["network"])
+    hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",)))
+    trainer = options("trainer", config["trainer"], TrainerSettings)
+    device = options("device", config["device"], DeviceSettings)
+    parts = {key: part(key, config[key], before.get(key)) for key in ("env", "model", "distribution")}
+    parts["algo.optimizer"] = part("algo.optimizer", optimizer, before.get("algo", {}).get("optimizer"))
+    for key in ("env", "algo.optimizer"):
+        if parts[key] is None:
+            raise ValueError(_no_target(key))
+    stop = _stop(config["stop"], before.get("stop"))
+    config |= {key: {"_target_": found.target, **found.options} for key, found in parts.items() if found is not None}
+    config["algo"] = {"_target_": target, **hparams, "optimizer": config.pop("algo.optimizer")}
+    config |= {"trainer": asdict(trainer), "device": asdict(device), "goal": asdict(goal), "network": network}
+    config |= {"stop": stop, "seed": seed}
+    return Plan(
+        env=cast(Part, parts["env"]),
+        algorithm=Part("algo._target_", check_target("algo._target_", target), "algo", hparams),
+        optimizer=cast(Part, parts["algo.optimizer"]),
+        model=parts["model"],
+        distribution=parts["distribution"],
+        stop=stop,
+        trainer=trainer,
+        device=device,
+        goal=goal,
+        seed=seed,
+        config=config,
+    )
+
+
+def options(key: str, values: Mapping[str, Any], schema: type[Options], extra: tuple[str, ...] = ()) -> Options:
+    """Return an instance of the dataclass `schema` with `values`, converted to its fields' types.
+
+    Args:
+        key: Where the values stand in the config.
+        values: Names and values.
+        schema: A dataclass whose constructor checks ranges.
+        extra: Further names that exist under `key` and are handled elsewhere.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If a name does not exist or a value is out of range.
+    """
+    hints = get_type_hints(schema)
+    defaults = {field.name: field.default for field in fields(schema)}  # type: ignore[arg-type]
+    converted = {}
+    for name, value in values.items():
+        if name not in defaults:
+            raise ValueError(unknown_key(f"{key}.{name}", key, [*defaults, *extra]))
+        converted[name] = convert(f"{key}.{name}", value, hints[name], defaults[name])
+    return schema(**converted)
+
+
+def part(key: str, values: Any, before: Any) -> Part | None:
+    """Return the class and options under `key`, or None where no class is named.
+
+    Args:
+        key: Where the part stands in the config.
+        values: `_target_` and options.
+        before: The same as its file says; types are taken from there.
+
+    Raises:
+        TypeError: If an option has another type than in the file.
+        ValueError: If there is no such class.
+    """
+    if not isinstance(values, Mapping) or values.get("_target_") is None:
+        if isinstance(values, Mapping) and set(values) - set(_HYDRA_KEYS):
+            raise ValueError(_no_target(key))
+        return None
+    target = check_target(f"{key}._target_", values["_target_"])
+    kept = {str(name): value for name, value in values.items() if name not in _HYDRA_KEYS}
+    return Part(f"{key}._target_", target, key, like(key, kept, before if isinstance(before, Mapping) else {}))
+
+
+def like(key: str, values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values`, each converted to the type that `before` has it in.
+
+    Raises:
+        TypeError: If a value can't be converted without loss.
+    """
+    return {name: _alike(f"{key}.{name}", value, before.get(name)) for name, value in values.items()}
+
+
+def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
+    """Return `value` as the type `hint`, where nothing is lost: 1e6 is an integer, 1.5 is not.
+
+    Args:
+        key: Name of the option, as the user types it.
+        value: What the user gave.
+        hint: A type, a union of types, or Any.
+        default: What to advise.
+
+    Raises:
+        TypeError: If it is of another kind.
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if Any in kinds or (value is None and type(None) in kinds):
+        return value
+    for kind in kinds:
+        if kind is bool and isinstance(value, bool):
+            return value
+        if isinstance(value, bool):
+            continue
+        if kind is float and isinstance(value, (int, float)):
+            return float(value)
+        if kind is int and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+            return int(value)
+        if kind is str and isinstance(value, (str, int, float)):
+            return str(value)
+    nouns = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
+    accepted = " or ".join(nouns[kind] for kind in kinds if kind in nouns)
+    raise TypeError(f"{key}={as_text(value)} is of the wrong kind. Accepted: {accepted}. Try {key}={as_text(default)}.")
+
+
+def _alike(key: str, value: Any, before: Any) -> Any:
+    if isinstance(before, (bool, int, float)) and isinstance(value, (list, dict)) and key.startswith("env."):
+        return value  # one value per environment, or limits of random draws
+    if (
+        isinstance(before, Mapping)
+        and set(before) == {"low", "high"}
+        and key.startswith("env.")
+        and _is_constant(value)
+    ):
+        return value  # the other way round
+    if isinstance(before, str) and before.startswith("${"):
+        return value  # the file leaves it open
+    if isinstance(before, (bool, int, float, str)):
+        return convert(key, value, type(before), before)
+    if isinstance(before, Mapping) and isinstance(value, Mapping):
+        return like(key, value, before)
+    if isinstance(before, (list, Mapping)) and not isinstance(value, type(before)):
+        noun = "a list" if isinstance(before, list) else "a mapping"
+        raise TypeError(
+            f"{key}={as_text(value)} is of the wrong kind. Accepted: {noun}. Try '{key}={as_text(before)}'."
+        )
+    if isinstance(before, list) and before and isinstance(value, list):
+        return [_alike(f"{key}.{index}", item, before[0]) for index, item in enumerate(value)]
+    return value
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, (int, float, list)) and not isinstance(value, bool)
+
+
+def _network(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `network`, whose keys and types are those of the root file."""
+    known = root_file()["network"]
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_key(f"network.{name}", "network", list(known)))
+    return like("network", values, known)
+
+
+def _stop(values: Mapping[str, Any], before: Any) -> dict[str, Any] | None:
+    """Return the stop condition with converted values, the names of its classes checked."""
+    if part("stop", values, before) is None:
+        return None
+    _check_targets("stop", values)
+    return like("stop", values, before if isinstance(before, Mapping) else {})
+
+
+def _check_targets(key: str, node: Any) -> None:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == "_target_":
+                check_target(f"{key}._target_", value)
+            _check_targets(f"{key}.{name}", value)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _check_targets(f"{key}.{index}", value)
+
+
+def _plain(cfg: DictConfig, lenient: bool = False) -> dict[str, Any]:
+    """Return a config without Hydra's own node as plain values, interpolations resolved and nothing missing."""
+    kept = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=not lenient)
+    except OmegaConfBaseException as error:
+        if lenient:  # the command line may mend what the files leave open
+            plain = OmegaConf.to_container(kept, resolve=False)
+        else:
+            raise ValueError(f"{explain(error)}. Try {error.full_key}=<value>.") from error
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
+def _no_target(key: str) -> str:
+    return (
+        f"{key} has no _target_. Accepted: the name of a class, in the YAML file's top level: "
+        f"`_target_: my_module.MyClass`. Try {key}._target_=my_module.MyClass."
+    )

@@ -1,0 +1,98 @@
+"""The gradient of a minibatch, computed in pieces that suit a processor's caches.
+
+Each piece's loss is weighted by its share of the minibatch, so that the gradients add up to that of the whole
+minibatch, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rl8.ppo.losses import PPOLoss
+
+# Two threads of their own with fewer env steps each are slower than two that share every operation.
+MIN_STEPS_PER_THREAD = 2048
+
+
+class Piece(NamedTuple):
+    """Some sequences of a minibatch.
+
+    Attributes:
+        rows: Their places in the rollout, `[L, B]`, or a slice of consecutive steps; see `Rollout.minibatch`.
+        share: Which part of the minibatch they are, in (0, 1].
+    """
+
+    rows: Tensor | slice
+    share: float
+
+
+class Gradient(NamedTuple):
+    """What a backward pass gives.
+
+    Attributes:
+        tensors: Gradient of each parameter, None where the loss does not depend on it.
+        losses: `[6]` the fields of `PPOLoss`, each times the share of the minibatch.
+    """
+
+    tensors: list[Tensor | None]
+    losses: Tensor
+
+
+def split(
+    rows: Tensor | slice, *, seq_len: int, num_seqs: int, piece_size: int | None, threads: int
+) -> list[list[Piece]]:
+    """Return for each thread the pieces that it computes, as equal as possible.
+
+    Args:
+        rows: Places of the minibatch's sequences, `[L, B]`, or a slice of consecutive steps.
+        seq_len: Steps per sequence, L.
+        num_seqs: Sequences in the minibatch, B.
+        piece_size: Env steps per piece at most, but at least one sequence; None for no limit.
+        threads: Threads that there are, >= 1; fewer are used where the minibatch is small.
+    """
+    threads = min(threads, max(seq_len * num_seqs // MIN_STEPS_PER_THREAD, 1))
+    most = num_seqs if piece_size is None else max(piece_size // seq_len, 1)
+    per_thread = -(-num_seqs // (threads * most))
+    size = -(-num_seqs // (threads * per_thread))
+    pieces = []
+    for start in range(0, num_seqs, size):
+        stop = min(start + size, num_seqs)
+        part = slice(rows.start + start, rows.start + stop) if isinstance(rows, slice) else rows[:, start:stop]
+        pieces.append(Piece(part, (stop - start) / num_seqs))
+    return [pieces[start : start + per_thread] for start in range(0, len(pieces), per_thread)]
+
+
+def gradient(
+    parameters: Sequence[Tensor],
+    loss: Callable[[Tensor | slice], PPOLoss],
+    scale: Callable[[Tensor], Tensor],
+    pieces: Sequence[Piece],
+) -> Gradient:
+    """Return the gradient of some pieces of a minibatch.
+
+    Args:
+        parameters: What to differentiate by.
+        loss: Gives the loss of the sequences at some places.
+        scale: Applied to the weighted loss before differentiation.
+        pieces: At least one.
+    """
+    tensors: list[Tensor | None] = [None] * len(parameters)
+    losses = torch.zeros(len(PPOLoss._fields), device=parameters[0].device)
+    for rows, share in pieces:
+        found = loss(rows)
+        more = torch.autograd.grad(scale(found.total * share), parameters, allow_unused=True)
+        tensors = add(tensors, more)
+        losses.add_(torch.stack([found.total.detach(), *found[1:]]), alpha=share)
+    return Gradient(tensors, losses)
+
+
+def add(total: Sequence[Tensor | None], more: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the sum of two gradients, written into the tensors of the first."""
+    pairs = [(one, other) for one, other in zip(total, more, strict=True) if one is not None and other is not None]
+    if pairs:
+        torch._foreach_add_([one for one, _ in pairs], [other for _, other in pairs])
+    return [other if one is None else one for one, other in zip(total, more, strict=True)]

@@ -1,0 +1,393 @@
+"""A policy: a model and an action distribution, with the statistics that normalise observations."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from rl8.checks import unknown
+from rl8.data import ACTION_MASK
+from rl8.distributions import Distribution, default_distribution
+from rl8.models import LSTMModel, MLPModel, Model, Output
+from rl8.models.views import Views
+from rl8.policy.normalization import ObsNormalizer
+from rl8.specs import Composite, Nested, Spec, leaves
+
+
+class Act(NamedTuple):
+    """What a policy does in every environment at one step.
+
+    Attributes:
+        actions: `[N, ...]` as the buffer stores them.
+        env_actions: `[N, ...]` as the environment takes them.
+        logp: `[N]` log-probability of `actions`.
+        values: `[N]` value estimates, or None where the model computes them in a pass of their own.
+        state: `[N, ...]` recurrent state for the next step, or None.
+        features: `[1, N, ...]` what the model gave for the distribution.
+    """
+
+    actions: Nested
+    env_actions: Nested
+    logp: Tensor
+    values: Tensor | None
+    state: Nested | None
+    features: Mapping[str, Any]
+
+
+class Policy(nn.Module):
+    """Chooses actions, and says afterwards how likely and how good they were.
+
+    Args:
+        observation_spec: The environment's.
+        action_spec: The environment's.
+        model: A ready model, instead of `model_cls`.
+        model_cls: Class of the model; by default an MLP, or an LSTM if `recurrent`.
+        model_config: Keywords for `model_cls`.
+        distribution_cls: Class of the action distribution; by default the one for `action_spec`.
+        recurrent: Which kind of model is the default.
+        normalize_obs: Whether observations are normalised by running statistics.
+        device: Where the networks live.
+        autocast: Makes the context in which the model computes (mixed precision).
+
+    Attributes:
+        model: The network.
+        model_config: Keywords that the model was built with; None if it was handed over ready-made.
+        views: What of the observations the model sees.
+        normalized: Path of each observation that is normalised, in the order of `normalizers`.
+
+    Raises:
+        TypeError: If a part is no model or no distribution, or does not take the options given.
+        ValueError: If the parts do not fit the specs; the message names the spec and the missing piece.
+    """
+
+    def __init__(
+        self,
+        observation_spec: Spec,
+        action_spec: Spec,
+        *,
+        model: Model | None = None,
+        model_cls: type[Model] | None = None,
+        model_config: Mapping[str, Any] | None = None,
+        distribution_cls: type[Distribution] | None = None,
+        recurrent: bool = False,
+        normalize_obs: bool = False,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        super().__init__()
+        self.observation_spec, self.action_spec = observation_spec, action_spec
+        self.distribution_cls: type[Distribution] = distribution_cls or default_distribution(action_spec)
+        if not _is_subclass(self.distribution_cls, Distribution):
+            raise TypeError(
+                f"distribution_cls={self.distribution_cls!r} is no subclass of rl8.distributions.Distribution. "
+                "Try distribution_cls=rl8.distributions.Normal."
+            )
+        self.model_config = dict(model_config or {}) if model is None else None
+        if model is None:
+            model = self._build(model_cls or (LSTMModel if recurrent else MLPModel), dict(model_config or {}))
+        elif model_cls is not None or model_config:
+            raise TypeError("model is ready-made, so model_cls and model_config have no effect. Give one or the other.")
+        if not isinstance(model, Model):
+            raise TypeError(f"model={type(model).__name__} is no subclass of rl8.models.Model. Derive it from Model.")
+        self.model = model
+        self.views = Views(observation_spec, model.windows)
+        numbers = [
+            (path, leaf)
+            for path, leaf in leaves(observation_spec)
+            if normalize_obs and leaf.dtype is not None and leaf.dtype.is_floating_point and ACTION_MASK not in path
+        ]
+        self.normalized = [path for path, _ in numbers]
+        self.normalizers = nn.ModuleList([ObsNormalizer(leaf.shape) for _, leaf in numbers])
+        self.autocast = autocast
+        self.to(device)
+        self.device = torch.device(device)
+        self._check()
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the model carries a state from step to step."""
+        return self.model.state_spec is not None
+
+    @functools.cached_property
+    def pure(self) -> bool:
+        """Whether `evaluate` draws no random numbers and changes nothing in the model, so that threads can share it."""
+        with torch.no_grad(), self._fork_rng():
+            seen, state = self._random_seen(2), self.initial_state(2)
+            actions = self.act(seen, state).actions.unsqueeze(0)
+            rng, objects, versions = torch.get_rng_state(), *self._contents()
+            self.evaluate(seen, actions, state)
+            objects_after, versions_after = self._contents()
+            same = len(objects) == len(objects_after) and all(map(operator.is_, objects, objects_after))
+            return same and versions == versions_after and torch.equal(rng, torch.get_rng_state())
+
+    def initial_state(self, n: int) -> TensorDict | None:
+        """Return the recurrent state `[n, ...]` at an episode's start, or None."""
+        spec = self.model.state_spec
+        return None if spec is None else spec.to(self.device).zeros(n)
+
+    def act(
+        self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False, keep_graph: bool = False
+    ) -> Act:
+        """Choose an action in every environment.
+
+        Args:
+            seen: `[1, N, ...]` what the model sees; see `Views.step`.
+            state: `[N, ...]` recurrent state, or None.
+            deterministic: Whether to take the distribution's mode rather than a sample.
+            keep_graph: Whether the features that are returned can be differentiated, whatever the gradient mode.
+        """
+        inputs = self._normalize(seen)
+        values = None
+        with self.autocast(), torch.enable_grad() if keep_graph else nullcontext():
+            if self.model.has_value_pass:
+                features, state = self.model.act(inputs, state)
+            else:
+                features, values, state = self.model(inputs, state)
+        distribution = self.distribution(_detached(features) if keep_graph else features, seen)
+        actions = distribution.mode() if deterministic else distribution.sample()
+        return Act(
+            actions=actions[0],
+            env_actions=distribution.to_env(actions)[0],
+            logp=distribution.logp(actions)[0],
+            values=None if values is None else values[0].float(),
+            state=state,
+            features=features,
+        )
+
+    def evaluate(
+        self, seen: Nested, actions: Nested, state: Nested | None = None, is_last: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, entropy and value `[L, B]` of stored sequences.
+
+        Args:
+            seen: `[L, B, ...]` what the model sees.
+            actions: `[L, B, ...]` as stored.
+            state: `[B, ...]` recurrent state at the start of each sequence, or None.
+            is_last: `[L, B]` bool, steps after which the recurrent state starts anew; None if there are none.
+        """
+        with self.autocast():
+            if is_last is None or state is None:
+                features, values, _ = self.model(self._normalize(seen), state)
+            else:
+                features, values = self._unroll(self._normalize(seen), state, is_last)
+        return self.judge(features, values.float(), seen, actions)
+
+    def judge(
+        self, features: Mapping[str, Any], values: Tensor, seen: Nested, actions: Nested
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `evaluate` returns, for features and values `[L, B, ...]` that the model gave before."""
+        distribution = self.distribution(features, seen)
+        return distribution.logp(actions), distribution.entropy(), values
+
+    def values(self, seen: Nested, state: Nested | None = None) -> Tensor:
+        """Return values `[L, B]` of what the model sees `[L, B, ...]`."""
+        with self.autocast():
+            if self.model.has_value_pass:
+                values = self.model.value(self._normalize(seen))
+            else:
+                values = self.model(self._normalize(seen), state).values
+        return values.float()
+
+    def order(self, seen: Nested, shares: int) -> Tensor | None:
+        """Return an order `[B]` in which what the model sees `[1, B, ...]` is computed faster; see `Model.order`."""
+        return self.model.order(self._normalize(seen), shares)
+
+    def update_normalizers(self, obs: Nested) -> None:
+        """Merge observations `[M, ...]` into the running statistics."""
+        for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
+            assert isinstance(normalizer, ObsNormalizer)
+            leaf: Any = obs
+            normalizer.update(leaf[path] if path else leaf)
+
+    def distribution(self, features: Mapping[str, Any], seen: Nested) -> Distribution:
+        """Return the action distribution for features `[L, B, ...]`, masked where the observation has a mask."""
+        if isinstance(seen, TensorDict) and self.views.composite and ACTION_MASK in seen.keys():  # noqa: SIM118
+            features = {**features, ACTION_MASK: seen[ACTION_MASK]}
+        return self.distribution_cls(features, self.action_spec)
+
+    def _normalize(self, seen: Nested) -> Nested:
+        """Return what the model sees with every float observation normalised, padding still zero."""
+        if not self.normalizers:
+            return seen
+        if not isinstance(seen, TensorDict):
+            normalized: Tensor = self.normalizers[0](seen)
+            return normalized
+        out = seen.clone(recurse=False)
+        for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
+            path = path or tuple(self.views.windows)  # a window of an observation that is one tensor
+            value = normalizer(seen[path])
+            if path[0] in self.views.windows:
+                mask = seen[f"{path[0]}_mask"]
+                value = value * mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim))
+            out[path] = value
+        return out
+
+    def _unroll(self, inputs: Nested, state: Nested, is_last: Tensor) -> tuple[Mapping[str, Any], Tensor]:
+        """Return features and values `[L, B, ...]` of sequences in which episodes end: step by step."""
+        outputs = []
+        for step in range(is_last.shape[0]):
+            output = self.model(inputs[step : step + 1], state)
+            outputs.append(output)
+            assert output.state is not None
+            state = reset_where(is_last[step], output.state)
+        features = join([output.features for output in outputs])
+        return features, torch.cat([output.values for output in outputs])
+
+    def _build(self, model_cls: type[Model], config: dict[str, Any]) -> Model:
+        if not _is_subclass(model_cls, Model):
+            raise TypeError(f"model_cls={model_cls!r} is no subclass of rl8.models.Model. Try rl8.models.MLPModel.")
+        accepted = inspect.signature(model_cls).parameters
+        options = [name for name in accepted if name not in ("observation_spec", "action_spec", "feature_shapes")]
+        passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        if not passes_on:
+            for name in config:
+                if name not in options:
+                    raise TypeError(unknown(f"option of {model_cls.__name__}", name, options))
+        bases = [base for base in model_cls.__mro__ if issubclass(base, Model)] if passes_on else [model_cls]
+        if any("feature_shapes" in inspect.signature(base).parameters for base in bases):
+            config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
+        return model_cls(self.observation_spec, self.action_spec, **config)
+
+    def _random_seen(self, n: int) -> Nested:
+        """Return `[1, n, ...]` what the model sees of random observations."""
+        obs: Any = self.observation_spec.to(self.device).rand(n)
+        if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
+            obs[ACTION_MASK] = torch.ones_like(obs[ACTION_MASK])
+        rows = obs.unsqueeze(0).expand(self.views.history + 1, *([n] if isinstance(obs, TensorDict) else obs.shape))
+        ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
+        return self.views.step(rows, ages, self.views.history)
+
+    def _fork_rng(self) -> AbstractContextManager[None]:
+        """Return a context that draws nothing from the run's random numbers."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    @torch.no_grad()
+    def _try(self, n: int) -> Output:
+        """Return what the model makes of `n` random observations."""
+        with self._fork_rng(), self.autocast():
+            mixed = torch.is_autocast_enabled(self.device.type)
+            seen = self._random_seen(n)
+            try:
+                output: Output = self.model(self._normalize(seen), self.initial_state(n))
+            except RuntimeError as error:
+                if not mixed:
+                    raise
+                dtype = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.")
+                other = "" if dtype == "bfloat16" else "algo.amp_dtype=bf16, or "
+                raise ValueError(
+                    f"{type(self.model).__name__} can't compute in {dtype} on this {self.device.type}: "
+                    f"{str(error).splitlines()[0].rstrip('.')}. Try {other}algo.enable_amp=false."
+                ) from error
+            return output
+
+    def _contents(self) -> tuple[list[Any], list[int]]:
+        """Return everything that modules hold, and how often each buffer was written."""
+        buffers = list(self.buffers())
+        attributes = [value for module in self.modules() for value in vars(module).values()]
+        return [*attributes, *buffers], [buffer._version for buffer in buffers]
+
+    def _check(self) -> None:
+        """Compare what comes out of the model with what is needed."""
+        n = 2
+        name = type(self.model).__name__
+        shapes = self.distribution_cls.feature_shapes(self.action_spec)
+        if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
+            _check_mask(self.observation_spec[ACTION_MASK], shapes, self.action_spec)
+        output = self._try(n)
+        for path, shape in _paths(shapes):
+            found: Any = output.features
+            for key in path:
+                if key not in found:
+                    raise ValueError(
+                        f"{name} returned no feature {'.'.join(path)!r}, which {self.distribution_cls.__name__} needs "
+                        f"for {self.action_spec}. Return it with shape [L, B, {_text(shape)}]."
+                    )
+                found = found[key]
+            if tuple(found.shape) != (1, n, *shape):
+                raise ValueError(
+                    f"{name} returned feature {'.'.join(path)!r} with shape {tuple(found.shape)}, expected "
+                    f"[L, B, {_text(shape)}] = {(1, n, *shape)} for {self.action_spec}."
+                )
+        if tuple(output.values.shape) != (1, n):
+            raise ValueError(
+                f"{name} returned values with shape {tuple(output.values.shape)}, expected [L, B] = (1, {n}). "
+                "Drop the last dimension, e.g. value.squeeze(-1)."
+            )
+        if self.model.state_spec is not None:
+            if output.state is None:
+                raise ValueError(
+                    f"{name} has a state_spec but returned no state. Return Output(features, values, state)."
+                )
+            self.model.state_spec.to(self.device).check(output.state, f"{name}'s state")
+
+
+def _check_mask(mask: Spec, shapes: Mapping[str, Any], action_spec: Spec, name: str = ACTION_MASK) -> None:
+    """Raise ValueError unless a mask fits the logits that it is for; nested for Composite actions."""
+    if isinstance(mask, Composite):
+        for key, part in mask.items():
+            if not isinstance(shapes.get(key), Mapping):
+                raise ValueError(
+                    f"{name} masks {key!r}, which is no component of {action_spec}. Remove it, or rename it."
+                )
+            _check_mask(part, shapes[key], action_spec, f"{name}[{key!r}]")
+        return
+    logits = shapes.get("logits")
+    if not isinstance(logits, torch.Size):
+        raise ValueError(
+            f"The observation has {name!r}, but {action_spec} has no choices to mask. Remove it from the observation "
+            "spec, or make the action Categorical, MultiCategorical or Binary."
+        )
+    if mask.dtype != torch.bool or mask.shape.numel() != logits.numel():
+        raise ValueError(
+            f"{name} is {mask}, expected one bool per choice of {action_spec}. "
+            f"Try Binary(shape={tuple(logits)}, dtype=torch.bool), True where an action is allowed."
+        )
+
+
+def reset_where(ended: Tensor, state: Nested) -> Nested:
+    """Return the recurrent state `[N, ...]` with zeros where `ended` `[N]`."""
+
+    def reset(leaf: Tensor) -> Tensor:
+        return torch.where(ended.reshape(-1, *[1] * (leaf.ndim - 1)), torch.zeros((), device=leaf.device), leaf)
+
+    if isinstance(state, Tensor):
+        return reset(state)
+    after = state.apply(reset)
+    assert after is not None
+    return after
+
+
+def join(parts: Sequence[Mapping[str, Any]], dim: int = 0) -> dict[str, Any]:
+    """Return features `[L, B, ...]` of several parts, nested alike, as those of all: by default one after the other."""
+    joined: dict[str, Any] = {}
+    for key, first in parts[0].items():
+        found = [part[key] for part in parts]
+        joined[key] = torch.cat(found, dim) if isinstance(first, Tensor) else join(found, dim)
+    return joined
+
+
+def _detached(features: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: part.detach() if isinstance(part, Tensor) else _detached(part) for key, part in features.items()}
+
+
+def _paths(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:
+    found: list[tuple[tuple[str, ...], torch.Size]] = []
+    for key, shape in shapes.items():
+        found += _paths(shape, (*prefix, key)) if isinstance(shape, Mapping) else [((*prefix, key), torch.Size(shape))]
+    return found
+
+
+def _is_subclass(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
+
+
+def _text(shape: torch.Size) -> str:
+    return ", ".join(str(size) for size in shape)

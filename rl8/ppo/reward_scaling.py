@@ -1,0 +1,52 @@
+"""Rewards on the scale of their own returns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rl8.policy.normalization import RunningMoments
+from rl8.ppo.advantages import discounted_sums
+
+
+class RewardScaler(nn.Module):
+    """Divides rewards by the running std of their discounted sums (not shifted: that would change the task).
+
+    The sum of each environment carries over horizons until its episode ends.
+    Source: Engstrom et al. 2020, arXiv:2005.12729.
+
+    Args:
+        num_envs: Environments, N.
+        gamma: Discount factor.
+    """
+
+    # Rewards that hardly vary are not blown up by more than 1e4.
+    min_std = 1e-4
+    sums: Tensor
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.moments = RunningMoments()
+        self.register_buffer("sums", torch.zeros(num_envs))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start every environment's sum anew: the environment was reset."""
+        self.sums.zero_()
+
+    @torch.no_grad()
+    def forward(self, rewards: Tensor, is_last: Tensor | None = None) -> Tensor:
+        """Merge rewards `[T, N]` into the statistics and return them scaled.
+
+        Args:
+            rewards: `[T, N]` raw rewards.
+            is_last: `[T, N]` bool, whether step t ended an episode; None if none did.
+        """
+        sums = discounted_sums(rewards, self.sums, gamma=self.gamma, is_last=is_last)
+        self.moments.update(sums.flatten())
+        ended = torch.zeros_like(sums[-1], dtype=torch.bool) if is_last is None else is_last[-1]
+        self.sums.copy_(torch.where(ended, 0.0, sums[-1]))
+        std = self.moments.var.sqrt()
+        # No spread at all (e.g. no reward yet): leave the rewards alone.
+        return rewards * torch.where(std > 0, 1 / std.clamp(min=self.min_std), 1.0)

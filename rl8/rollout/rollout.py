@@ -1,0 +1,274 @@
+"""One horizon of experience, and the loop that collects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.env import Env
+from rl8.execution.forward import ForwardPass
+from rl8.policy.policy import Act, Policy, reset_where
+from rl8.specs import Nested
+
+OnStep = Callable[[int], None]
+
+
+class Minibatch(NamedTuple):
+    """Sequences of a rollout, `[L, B, ...]` each; `state` is `[B, ...]`, `is_last` None if no episode ends."""
+
+    seen: Nested
+    state: Nested | None
+    is_last: Tensor | None
+    actions: Nested
+    logp: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class Rollout:
+    """Time-major storage that one horizon fills and an update reads.
+
+    Args:
+        policy: Decides how many earlier observations and which state are kept.
+        num_envs: Environments, N.
+        horizon: Steps, T.
+        seq_len: Steps per sequence, L; the recurrent state is kept at the start of each.
+        seqs_per_state_reset: Sequences between resets of the state to zero; negative for never.
+
+    Attributes:
+        obs: `[history + T + 1, N, ...]`; the horizon's first observation is row `history`.
+        ages: `[history + T + 1, N]` observations since the reset.
+        actions: `[T, N, ...]` as sampled.
+        logp, rewards: `[T, N]`.
+        values: `[T + 1, N]`.
+        is_last, terminated: `[T, N]` bool, or None while no environment has ever ended an episode.
+        final_values: `[T, N]` value of the final observation where an episode was truncated, or None.
+        states: `[T / L, N, ...]` recurrent state at sequence starts, or None.
+        state: `[N, ...]` recurrent state after the last step, or None.
+        advantages, returns: `[T, N]`, written by the algorithm.
+    """
+
+    def __init__(
+        self, policy: Policy, num_envs: int, horizon: int, *, seq_len: int = 1, seqs_per_state_reset: int = -1
+    ) -> None:
+        self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self.seqs_per_state_reset = seqs_per_state_reset
+        self.views = policy.views
+        self.history = policy.views.history
+        device = policy.device
+        rows = self.history + horizon + 1
+        self.obs = _storage(policy.observation_spec.to(device).zeros(1), rows, num_envs)
+        self.ages = torch.zeros(rows, num_envs, dtype=torch.int32, device=device)
+        self.actions = _storage(_stored_action(policy), horizon, num_envs)
+        self.logp = torch.zeros(horizon, num_envs, device=device)
+        self.rewards = torch.zeros(horizon, num_envs, device=device)
+        self.values = torch.zeros(horizon + 1, num_envs, device=device)
+        self.advantages = torch.zeros(horizon, num_envs, device=device)
+        self.returns = torch.zeros(horizon, num_envs, device=device)
+        self.state = policy.initial_state(num_envs)
+        self.states = None if self.state is None else _storage(self.state[:1], -(-horizon // seq_len), num_envs)
+        self.num_seqs = torch.zeros((), dtype=torch.int64, device=device)  # since the state's last reset
+        self.is_last: Tensor | None = None
+        self.terminated: Tensor | None = None
+        self.final_values: Tensor | None = None
+
+    def start(self, obs: Nested) -> None:
+        """Begin at observations `[N, ...]` that environments gave at their reset."""
+        self.obs[self.history] = obs
+        self.ages[self.history] = 0
+        self.num_seqs.zero_()
+        if self.state is not None:
+            self.state.zero_()
+
+    def resume(self) -> None:
+        """Begin where the last horizon ended: its last observations become this one's history."""
+        kept = self.history + 1
+        self.obs[:kept] = self.obs[-kept:].clone()
+        self.ages[:kept] = self.ages[-kept:].clone()
+
+    def seen(self, t: int) -> Nested:
+        """Return what the model sees at step t, `[1, N, ...]`."""
+        return self.views.step(self.obs, self.ages, self.history + t)
+
+    def block(self, start: int, stop: int) -> Nested:
+        """Return what the model sees at places `start ... stop - 1`, counted `t * N + n`, `[1, stop - start, ...]`."""
+        if self.views.windows:
+            rows = torch.arange(start, stop, device=self.ages.device).unsqueeze(0)
+            return self.views.rows(self.obs, self.ages, rows)
+        return self.obs.flatten(0, 1)[start:stop].unsqueeze(0)
+
+    def minibatch(self, rows: Tensor | slice) -> Minibatch:
+        """Return the sequences at places `[L, B]`, counted `t * N + n`; a slice takes consecutive steps as L = 1."""
+        if isinstance(rows, slice):
+            seen, state = self.block(rows.start, rows.stop), None
+        else:
+            seen = self.views.rows(self.obs, self.ages, rows)
+            state = self._state_at(rows[0])
+
+        def take(series: Nested) -> Nested:
+            flat = series.flatten(0, 1)[rows]
+            return flat.unsqueeze(0) if isinstance(rows, slice) else flat
+
+        return Minibatch(
+            seen=seen,
+            state=state,
+            is_last=None if self.is_last is None or state is None else take(self.is_last),
+            actions=take(self.actions),
+            logp=take(self.logp),
+            values=take(self.values[:-1]),
+            advantages=take(self.advantages),
+            returns=take(self.returns),
+        )
+
+    def next_values(self) -> Tensor:
+        """Return `[T, N]` value of the state that each action led to, before any reset; 0 where it terminated."""
+        following = self.values[1:]
+        if self.final_values is not None:
+            assert self.is_last is not None
+            following = torch.where(self.is_last, self.final_values, following)
+        return following if self.terminated is None else torch.where(self.terminated, 0.0, following)
+
+    def begin_sequence(self, index: int, state: Nested | None) -> Nested | None:
+        """Store the state at the start of a sequence, reset if its turn has come."""
+        if state is None or self.states is None:
+            return None
+        if self.seqs_per_state_reset > 0:
+            # Counted on the device: a captured graph has no Python counter.
+            due = (self.num_seqs % self.seqs_per_state_reset == 0).expand(self.num_envs)
+            state = reset_where(due, state)
+            self.num_seqs += 1
+        self.states[index] = state
+        return state
+
+    def store_step(
+        self, t: int, out: TensorDict, policy: Policy, state: Nested | None, *, learns: bool = True
+    ) -> Nested | None:
+        """Store what followed action t, for learning with final values too; return the state to go on with."""
+        row = self.history + t + 1
+        self.rewards[t] = out[REWARDS].reshape(self.num_envs)
+        keys = out.keys()
+        terminated = out[TERMINATED].reshape(self.num_envs).bool() if TERMINATED in keys else None
+        truncated = out[TRUNCATED].reshape(self.num_envs).bool() if TRUNCATED in keys else None
+        self.ages[row] = self.ages[row - 1] + 1
+        if truncated is not None:
+            # The final observation takes the next one's place for a moment: windows need no case of their own.
+            self.obs[row] = out[FINAL_OBS]
+            self._allocate_ends()
+            assert self.final_values is not None
+            if learns:
+                self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
+        if terminated is not None or truncated is not None:
+            self._allocate_ends()
+            assert self.is_last is not None
+            assert self.terminated is not None
+            self.terminated[t] = False if terminated is None else terminated
+            parts = [part for part in (terminated, truncated) if part is not None]
+            ended = parts[0] if len(parts) == 1 else parts[0] | parts[1]
+            self.is_last[t] = ended
+            self.ages[row].masked_fill_(ended, 0)
+            state = None if state is None else reset_where(ended, state)
+        elif self.is_last is not None and self.terminated is not None:  # reported at some steps only
+            self.is_last[t], self.terminated[t] = False, False
+        self.obs[row] = out[OBS]
+        return state
+
+    def _allocate_ends(self) -> None:
+        if self.is_last is None:
+            self.is_last = torch.zeros_like(self.rewards, dtype=torch.bool)
+            self.terminated = torch.zeros_like(self.is_last)
+            self.final_values = torch.zeros_like(self.rewards)
+
+    def _state_at(self, first: Tensor) -> Nested | None:
+        """Return the state `[B, ...]` at sequences that start at places `first` `[B]`."""
+        if self.states is None:
+            return None
+        sequence = first // (self.num_envs * self.seq_len) * self.num_envs + first % self.num_envs
+        return self.states.flatten(0, 1)[sequence]
+
+
+@torch.no_grad()
+def collect(
+    env: Env,
+    policy: Policy,
+    rollout: Rollout,
+    *,
+    deterministic: bool = False,
+    learns: bool = True,
+    piece_size: int | None = None,
+    forward: ForwardPass | None = None,
+    on_step: OnStep | None = None,
+    act: Callable[..., Act] | None = None,
+    step: Callable[[Nested], TensorDict] | None = None,
+) -> None:
+    """Fill a rollout from where it stands: act, step, store; then the values of everything seen.
+
+    Args:
+        env: Environments, reset or left where the rollout's last horizon ended.
+        policy: Chooses the actions.
+        rollout: Written in place.
+        deterministic: Whether actions are the distribution's mode rather than a sample.
+        learns: Whether values are computed too, which only learning needs.
+        piece_size: Observations per forward pass of the values; None takes all at once.
+        forward: Keeps what the model makes of the steps, to be differentiated later.
+        on_step: Called with t after each step, e.g. to render.
+        act: The policy's `act`, compiled; by default, and with `forward`, as it is.
+        step: The environment's `step`, compiled; by default as it is.
+    """
+    state: Nested | None = rollout.state
+    for t in range(rollout.horizon):
+        if t % rollout.seq_len == 0:
+            state = rollout.begin_sequence(t // rollout.seq_len, state)
+        seen = rollout.seen(t)
+        if forward is None:
+            chosen = (act or policy.act)(seen, state, deterministic=deterministic)
+        else:  # a copy: autograd wants nobody to write to what lies beside
+            chosen = policy.act(seen.clone(), state, deterministic=deterministic, keep_graph=True)
+            forward.add_features(chosen.features)
+        rollout.actions[t] = chosen.actions
+        rollout.logp[t] = chosen.logp
+        if chosen.values is not None:
+            rollout.values[t] = chosen.values
+        out = (step or env.step)(chosen.env_actions)
+        state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
+        if on_step is not None:
+            on_step(t)
+    if rollout.state is not None:
+        assert isinstance(state, TensorDict)
+        rollout.state.copy_(state)
+    if learns:
+        _store_values(policy, rollout, piece_size, forward)
+
+
+def _store_values(policy: Policy, rollout: Rollout, piece_size: int | None, forward: ForwardPass | None) -> None:
+    """Store the values of all T + 1 observations, or of the last one if the others came with the features."""
+    if not policy.model.has_value_pass:
+        rollout.values[rollout.horizon] = policy.values(rollout.seen(rollout.horizon), rollout.state)[0]
+        return
+    values, done = rollout.values.view(-1), 0
+    if forward is not None:
+        done = rollout.horizon * rollout.num_envs
+        values[:done] = forward.add_values(lambda rows: rollout.block(rows.start, rows.stop))
+    size = piece_size or values.shape[0]
+    for start in range(done, values.shape[0], size):
+        stop = min(start + size, values.shape[0])
+        values[start:stop] = policy.values(rollout.block(start, stop))[0]
+
+
+def _stored_action(policy: Policy) -> Nested:
+    """Return one zero action `[1, ...]` of the type in which the distribution stores them."""
+    spec = policy.action_spec.to(policy.device)
+    return spec.zeros(1)
+
+
+def _storage(sample: Nested, rows: int, num_envs: int) -> Nested:
+    """Return zeros `[rows, num_envs, ...]` for samples like `[1, ...]`."""
+    if isinstance(sample, TensorDict):
+        entries: dict[str, Any] = {str(key): _storage(sample[key], rows, num_envs) for key in sample.keys()}  # noqa: SIM118
+        return TensorDict(entries, batch_size=[rows, num_envs], device=sample.device)
+    return torch.zeros(rows, num_envs, *sample.shape[1:], dtype=sample.dtype, device=sample.device)

@@ -1,0 +1,347 @@
+"""A sweep in MLflow: one parent run, a nested child per job, and at the end a table and a chart of all of them.
+
+The launching process calls `start_sweep`, which also tells the jobs through two environment variables, and in the end
+`finish_sweep`. A job's `Tracker` finds its parent by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rl8.data import RETURNS_MEAN
+from rl8.tracking import provenance
+from rl8.tracking import run as tracking
+from rl8.tracking.outbox import PARAMS_PER_BATCH
+from rl8.tracking.store import (
+    STORE_VARIABLE,
+    SWEEP_VARIABLE,
+    Store,
+    StoreUnreachableError,
+    experiment_id,
+    first_line,
+    open_store,
+    public_uri,
+    store_uri,
+)
+from rl8.view.plots import sweep_chart, sweep_csv
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One job of a sweep.
+
+    Attributes:
+        run_id: Its MLflow run.
+        name: The run's name.
+        status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
+        seconds: How long it ran; NaN if it was killed before it could say.
+        settings: The swept settings, by name.
+        result: The sweep's metric at the end; None if the run has none.
+        params: All of its parameters.
+        metrics: The last value of each of its metrics.
+        error: What went wrong, in a line.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    seconds: float
+    settings: dict[str, str]
+    result: float | None
+    params: dict[str, str] = field(repr=False)
+    metrics: dict[str, float] = field(repr=False)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """What came of a sweep.
+
+    Attributes:
+        run_id: The parent run; None if the store was absent when the sweep began.
+        metric: Name of the metric that the runs are compared by.
+        runs: The jobs that got as far as having a run, in the order of their start.
+        failed: How many did not finish, those included that never had a run.
+        where: How to look at it.
+    """
+
+    run_id: str | None
+    metric: str
+    runs: tuple[SweepRun, ...] = ()
+    failed: int = 0
+    where: str = ""
+
+    @property
+    def best(self) -> SweepRun | None:
+        """The run with the highest result."""
+        found = [run for run in self.runs if run.result is not None and math.isfinite(run.result)]
+        return max(found, key=lambda run: run.result or 0.0, default=None)
+
+    def table(self) -> str:
+        """Return the sweep as lines of text, the best run first."""
+        ranked = sorted(self.runs, key=lambda run: -math.inf if run.result is None else run.result, reverse=True)
+        names = list(dict.fromkeys(name for run in ranked for name in run.settings))
+        rows = [[*names, self.metric, "status", "run"]]
+        for run in ranked:
+            result = "" if run.result is None else f"{run.result:.4g}"
+            rows.append([*(run.settings.get(name, "") for name in names), result, run.status.lower(), run.name])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+
+def start_sweep(
+    experiment_name: str,
+    overrides: Sequence[str],
+    *,
+    run_name: str | None = None,
+    device: str | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> str | None:
+    """Create the parent run, and tell the jobs that this process starts from now on.
+
+    Args:
+        experiment_name: MLflow experiment of the parent.
+        overrides: The sweep as typed, e.g. `["algo.gamma=0.9,0.99", "seed=1,2"]`.
+        run_name: Name of the parent; None makes one of what is swept.
+        device: Where the jobs compute.
+        notify: Called with each message to the user; a warning in the log by default.
+
+    Returns:
+        The parent's id; None if the store does not answer: the jobs then become runs of their own.
+
+    Raises:
+        ValueError: If the store or the experiment can't be used, with what to do about it.
+    """
+    from mlflow.entities import Param
+
+    settings = dict(_split(override) for override in overrides)
+    swept = [name for name, value in settings.items() if _has_choices(value)]
+    tags = provenance.provenance(device) | {"overrides": provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)}
+    try:
+        store = open_store()
+        number = experiment_id(store, experiment_name)
+    except StoreUnreachableError as error:
+        (notify if notify is not None else _logger.warning)(
+            f"{error} The sweep's jobs will be runs of their own, without a table."
+        )
+        return None
+    run = store.client.create_run(number, tags=tags, run_name=run_name or f"sweep of {', '.join(swept) or 'one job'}")
+    params = [Param(name, value) for name, value in provenance.flatten(settings).items()]
+    for start in range(0, len(params), PARAMS_PER_BATCH):
+        store.client.log_batch(run.info.run_id, params=params[start : start + PARAMS_PER_BATCH])
+    os.environ[SWEEP_VARIABLE] = run.info.run_id
+    os.environ[STORE_VARIABLE] = store.uri
+    return str(run.info.run_id)
+
+
+def parent_from_environment() -> str | None:
+    """Return the id of the sweep's run that this process is a job of, or None. `Tracker.start` asks by itself."""
+    return os.environ.get(SWEEP_VARIABLE)
+
+
+def finish_sweep(
+    run_id: str | None,
+    metric: str,
+    *,
+    jobs: int | None = None,
+    folder: str | Path | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> SweepSummary:
+    """Gather the jobs' runs into `sweep.csv` and `sweep.png` on the parent, and end it.
+
+    The parent ends FAILED if any job did not finish. A job whose run is still RUNNING was killed too fast to say so:
+    it is marked KILLED. What the parent's store does not take is said, and never raised.
+
+    Args:
+        run_id: What `start_sweep` returned.
+        metric: The metric to compare by, e.g. `"eval/returns/mean"`; `returns/mean` where no run has it.
+        jobs: How many jobs were started, so that those without a run are counted; None counts the runs.
+        folder: Where the two files are kept as well; None keeps them in MLflow only.
+        notify: Called with each message to the user; a warning in the log by default.
+
+    Returns:
+        What came of it.
+    """
+    tell = notify if notify is not None else _logger.warning
+    uri = os.environ.get(STORE_VARIABLE) or store_uri()
+    os.environ.pop(SWEEP_VARIABLE, None)
+    summary = SweepSummary(run_id, metric)
+    try:
+        if run_id is None:
+            return summary
+        summary = _gather(_open_patiently(uri), run_id, metric, jobs or 0)
+        with tempfile.TemporaryDirectory() as scratch:
+            return _record(summary, Path(folder or scratch), tell)
+    except Exception as error:
+        tell(f"The sweep's table can't be made from {public_uri(uri)}: {first_line(error)}")
+        return summary
+    finally:
+        os.environ.pop(STORE_VARIABLE, None)
+
+
+def _open_patiently(uri: str) -> Store:
+    """Open the store, waiting a while for a server that is just being restarted."""
+    give_up = time.monotonic() + tracking.PATIENCE_S
+    while True:
+        try:
+            return open_store(uri)
+        except StoreUnreachableError:
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(min(0.5, tracking.PATIENCE_S))
+
+
+def _gather(store: Store, run_id: str, metric: str, jobs: int) -> SweepSummary:
+    """Read the jobs' runs, in the order in which they began."""
+    parent = store.client.get_run(run_id)
+    children = _children(store, run_id)
+    if not any(metric in child.data.metrics for child in children):
+        metric = RETURNS_MEAN
+    swept = _swept(parent, children)
+    runs = []
+    for child in children:
+        info, data = child.info, child.data
+        status = str(info.status)
+        if status == "RUNNING":
+            store.client.set_terminated(info.run_id, "KILLED")
+            status = "KILLED"
+        runs.append(
+            SweepRun(
+                run_id=info.run_id,
+                name=info.run_name,
+                status=status,
+                seconds=(info.end_time - info.start_time) / 1000 if info.end_time else math.nan,
+                settings={name: _setting(child, name) for name in swept},
+                result=data.metrics.get(metric),
+                params=dict(data.params),
+                metrics=dict(data.metrics),
+                error=_last_line(data.tags.get("error", "")),
+            )
+        )
+    failed = sum(run.status != "FINISHED" for run in runs) + max(jobs - len(runs), 0)
+    return SweepSummary(run_id, metric, tuple(runs), failed)
+
+
+def _children(store: Store, run_id: str) -> list[Run]:
+    """Return the runs nested under `run_id`, of all experiments: a sweep may be over their name."""
+    numbers = [experiment.experiment_id for experiment in _pages(store.client.search_experiments)]
+    condition = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    runs = list(_pages(store.client.search_runs, experiment_ids=numbers, filter_string=condition))
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(**arguments, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _swept(parent: Run, children: Sequence[Run]) -> list[str]:
+    """Return the names of what differs between the jobs, as typed; any parameter if nothing typed differs."""
+    typed = dict.fromkeys(parent.data.params)
+    for child in children:
+        typed |= dict.fromkeys(_typed(child))
+    every = dict.fromkeys(name for child in children for name in sorted(child.data.params))
+    for names in (typed, every):
+        differing = [name for name in names if len({_setting(child, name) for child in children}) > 1]
+        if differing:
+            return differing
+    return []
+
+
+def _setting(run: Run, name: str) -> str:
+    """Return a setting of a job: the parameter, or for a config group (`env=pendulum`) the option that was typed."""
+    params = run.data.params
+    found = params.get(name) or _typed(run).get(name) or params.get(f"{name}._target_") or ""
+    return str(found)
+
+
+def _typed(run: Run) -> dict[str, str]:
+    return dict(_split(line) for line in run.data.tags.get("overrides", "").splitlines())
+
+
+def _split(override: str) -> tuple[str, str]:
+    """Return name and value of an override such as `+algo.gamma=0.9`."""
+    name, _, value = override.partition("=")
+    return name.lstrip("+~"), value
+
+
+def _has_choices(value: str) -> bool:
+    """Return whether a typed value stands for several: `0.9,0.99` or `range(1,4)`, but not the list `[64,64]`."""
+    bare = re.sub(r"\[[^]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
+    return "," in bare or bare.startswith(("choice(", "range(", "interval(", "glob("))
+
+
+def _last_line(text: str) -> str:
+    """Return the last line of a traceback, which names the error."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None]) -> SweepSummary:
+    """Write table and chart, store them with the parent, and end it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parent = tracking.Tracker.start(experiment_name="", run_id=summary.run_id, notify=tell)
+    runs = summary.runs
+    try:
+        files = [sweep_csv(_rows(runs, summary.metric), folder / "sweep.csv")]
+        names = list(dict.fromkeys(name for run in runs for name in run.settings))
+        chart = sweep_chart(
+            [run.settings for run in runs],
+            [run.result if run.status == "FINISHED" else None for run in runs],
+            folder / "sweep.png",
+            metric=summary.metric,
+            title=f"Sweep of {', '.join(names)}",
+        )
+        for file in [*files, *([chart] if chart else [])]:
+            parent.log_artifact(file)
+        counts = {"sweep/runs": float(len(runs)), "sweep/failed": float(summary.failed)}
+        if summary.best is not None and summary.best.result is not None:
+            counts["sweep/best"] = summary.best.result
+            parent.set_tag("best_run", f"{summary.best.name} ({summary.best.run_id})")
+        parent.log_metrics(counts, step=0)
+        parent.set_tag("mlflow.note.content", f"```\n{summary.table()}\n```")  # the run's description in the UI
+    finally:
+        parent.finish("FAILED" if summary.failed else "FINISHED")
+    return replace(summary, where=parent.where)
+
+
+def _rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, object]]:
+    """Return the table: what each run is, what was swept, how it ended, then all else that differs."""
+    names = dict.fromkeys(name for run in runs for name in sorted(run.params))
+    others = [name for name in names if len({run.params.get(name) for run in runs}) > 1]
+    measured = dict.fromkeys(name for run in runs for name in sorted(run.metrics))
+    return [
+        {
+            "run": run.name,
+            "status": run.status,
+            **run.settings,
+            metric: "" if run.result is None else run.result,
+            "seconds": round(run.seconds, 1),
+            **{name: run.metrics.get(name, "") for name in measured if name != metric},
+            **{name: run.params.get(name, "") for name in others if name not in run.settings},
+            "error": run.error,
+            "run_id": run.run_id,
+        }
+        for run in runs
+    ]

@@ -1,0 +1,82 @@
+import sys
+
+import pytest
+
+from rl8.config.targets import check_target
+
+
+@pytest.fixture
+def modules(workdir, monkeypatch):
+    """Make the working directory importable, with a module that must not be imported and a package."""
+    monkeypatch.syspath_prepend(workdir)
+    (workdir / "lazy_env.py").write_text(
+        "raise RuntimeError('imported')\n"
+        "import os.path as p\n"
+        "from json import loads as load\n"
+        "if p:\n    class MyEnv:\n        inner = 1\n"
+        "try:\n    limit: int = 3\nexcept ValueError:\n    pass\n"
+        "def make(num_envs):\n    hidden = 1\n"
+    )
+    (workdir / "broken_env.py").write_text("class MyEnv(:\n")
+    (workdir / "open_env.py").write_text("def __getattr__(name):\n    return int\n")
+    (workdir / "parts").mkdir()
+    (workdir / "parts" / "__init__.py").write_text("from parts.first import One\n")
+    (workdir / "parts" / "first.py").write_text("class One:\n    pass\n")
+    return workdir
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lazy_env.MyEnv",
+        "lazy_env.MyEnv.inner",
+        "lazy_env.make",
+        "lazy_env.limit",
+        "lazy_env.load",
+        "parts.One",
+        "parts.first.One",
+        "rl8.env.CartPole",
+        "rl8.Trainer",  # made by a module's __getattr__
+        "open_env.Anything",
+        "broken_env.MyEnv",  # the import will say what is wrong
+        "torch.optim.Adam",
+    ],
+)
+def test_names_that_may_be_classes_pass_without_an_import(modules, target):
+    assert check_target("env._target_", target) == target
+    assert "lazy_env" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("MyEnv", r"env\._target_='MyEnv' is no class. Accepted: module.Class, .* Try env\._target_=my_module.MyClass"),
+        ("", "is no class"),
+        (3, "env._target_=3 is no class"),
+        ("a..b", "is no class"),
+        ("lazy-env.MyEnv", "is no class"),
+        ("os.system", "Python's standard library, which is not allowed"),
+        ("builtins.eval", "Python's standard library, which is not allowed"),
+        ("lazy_env.MyEnw", r"module 'lazy_env' has no 'MyEnw'. Accepted: MyEnv, .* Try env\._target_=lazy_env.MyEnv"),
+        ("lazy_env.hidden", "module 'lazy_env' has no 'hidden'"),
+        ("lasy_env.MyEnv", r"no module 'lasy_env'.* \(there: .*lazy_env.py.* Try env\._target_=lazy_env.MyEnv"),
+        ("no_such_thing_at_all.MyEnv", "no module 'no_such_thing_at_all'"),
+        ("parts.fist.One", r"no module 'parts.fist'.* Try env\._target_=parts.first.One"),
+        ("parts.first", r"'parts.first' is a module. Accepted: a class in it. Try env\._target_=parts.first.One"),
+        ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env\._target_=rl8.env.CartPole"),
+    ],
+)
+def test_names_that_are_no_classes_are_refused(modules, target, message):
+    with pytest.raises(ValueError, match=message):
+        check_target("env._target_", target)
+
+
+def test_an_empty_folder_is_said_to_be_empty(workdir):
+    with pytest.raises(ValueError, match=r"there is no module 'my_env'.*\(there: none\)\.$"):
+        check_target("env._target_", "my_env.MyEnv")
+
+
+def test_a_module_without_a_spec_is_not_found(workdir, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with pytest.raises(ValueError, match="there is no module '__main__'"):
+        check_target("env._target_", "__main__.MyEnv")

@@ -1,0 +1,448 @@
+import warnings
+from contextlib import nullcontext
+
+import pytest
+import torch
+from accelerator import DEVICE
+from comparing import snapshot, weights
+from envs import Endless, Episodes, Machine, MaskedBandit, Steering, Syncing, Terminating
+
+from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, Trainer
+from rl8.env import CartPole, CueRecall, MountainCar, Pendulum
+from rl8.execution.execution import Execution
+from rl8.execution.graphs import CapturedWork, Work
+from rl8.models import GRUModel, TransformerModel
+
+SMALL = {"num_envs": 6, "horizon": 8, "model_config": {"hiddens": [16]}}
+SHORT = {"num_envs": 6, "horizon": 4, "num_sgd_iters": 2, "model_config": {"hiddens": [16]}}
+
+GRAPH_RUNS = {
+    "feedforward": (Algorithm, Episodes, SHORT),
+    "minibatches": (Algorithm, Endless, {**SHORT, "sgd_minibatch_size": 12, "horizons_per_env_reset": -1}),
+    "accumulated": (Algorithm, Endless, {**SHORT, "sgd_minibatch_size": 12, "accumulate_grads": True}),
+    "composite": (Algorithm, Machine, {**SHORT, "normalize_obs": True}),
+    "scheduled": (
+        Algorithm,
+        Steering,
+        {
+            **SHORT,
+            "lr_schedule": [[0, 1e-2], [200, 1e-4]],
+            "entropy_coeff_schedule": [[0, 0.1], [200, 0.01]],
+            "entropy_coeff_schedule_kind": "interp",
+        },
+    ),
+    "windowed": (
+        Algorithm,
+        Episodes,
+        {**SHORT, "model_cls": TransformerModel, "model_config": {"size": 8}, "horizons_per_env_reset": -1},
+    ),
+    "recurrent": (
+        RecurrentAlgorithm,
+        Episodes,
+        {**SHORT, "model_config": {"hidden_size": 8}, "horizons_per_env_reset": -1},
+    ),
+    "gated": (RecurrentAlgorithm, CueRecall, {**SHORT, "model_cls": GRUModel}),
+    "cartpole": (Algorithm, CartPole, {**SHORT, "normalize_rewards": True}),
+    "pendulum": (Algorithm, Pendulum, {**SHORT, "piece_size": 10}),
+    "mountain_car": (Algorithm, MountainCar, {**SHORT, "vf_clip_param": 0.2, "dual_clip_param": 3.0}),
+    "masked": (Algorithm, MaskedBandit, {**SHORT, "sgd_minibatch_size": 12, "shuffle_minibatches": False}),
+}
+
+
+def iterate(algorithm, count):
+    metrics = [algorithm.collect() | algorithm.step() for _ in range(count)]
+    return [{name: value.item() for name, value in each.items()} for each in metrics]
+
+
+def run_with(graphs, run, *, count, **settings):
+    """Return metrics of some iterations of a run, the weights after them, and the algorithm."""
+    algorithm_cls, env_cls, options = GRAPH_RUNS[run]
+    options = dict(options)
+    torch.manual_seed(7)
+    settings |= {"graphs": graphs, "piece_size": options.pop("piece_size", None)}
+    algorithm = algorithm_cls(env_cls, device=DeviceSettings("cuda", **settings), **options)
+    return iterate(algorithm, count), weights(algorithm), algorithm
+
+
+# ------------------------------------------------------------------------------------------- on a pretended CUDA device
+
+
+@pytest.mark.parametrize("run", GRAPH_RUNS)
+def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, device):
+    eager, expected, _ = run_with(False, run, count=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a fall-back would warn
+        found, reached, algorithm = run_with(True, run, count=4)
+    for one, other in zip(eager, found, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+    torch.testing.assert_close(expected.cpu(), reached.cpu(), rtol=1e-3, atol=1e-3)
+    works = [algorithm._collect, algorithm._prepare, algorithm._learn]
+    if algorithm.hparams.accumulate_grads:
+        works.append(algorithm._apply)
+    assert all(work.graph.replays > 1 and len(work.graph.kernels) > 10 for work in works)
+    device.waits.clear()
+    algorithm.collect()
+    algorithm.step()
+    assert device.waits == []
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer_config": {"fused": False, "capturable": False}}, {"enable_amp": True, "amp_dtype": "fp16"}],
+    ids=["learning rate", "loss scale"],
+)
+def test_work_of_which_a_graph_would_freeze_something_is_not_captured(options, monkeypatch):
+    monkeypatch.setattr(Execution, "autocast", lambda _: nullcontext())
+    algorithm = Algorithm(Endless, device="cuda", **SMALL, **options)
+    assert isinstance(algorithm._collect, CapturedWork)
+    assert type(algorithm._learn) is type(algorithm._apply) is Work
+
+
+def captured(work, tensors):
+    """Return work on named tensors, to be captured."""
+    return CapturedWork(work, "work", lambda: tensors, torch.cuda.Stream())
+
+
+def numbers(*values):
+    return torch.tensor(values, device=DEVICE)
+
+
+@pytest.mark.usefixtures("device")
+def test_work_is_captured_at_its_third_call_and_changes_what_it_would_eagerly():
+    total, eager = numbers(0.0, 0.0, 0.0), numbers(0.0, 0.0, 0.0)
+    work = captured(lambda: total.mul_(0.5).add_(torch.rand(3, device=DEVICE)), {"total": total})
+    for call in range(1, 7):
+        torch.manual_seed(call)
+        work()
+        after = torch.get_rng_state()
+        torch.manual_seed(call)
+        eager.mul_(0.5).add_(torch.rand(3, device=DEVICE))
+        assert total.tolist() == eager.tolist()
+        assert torch.equal(after, torch.get_rng_state())
+        assert (work.graph is not None) == (call > CapturedWork.warm_up_calls)
+    assert work.graph.replays == 4  # at its capture, then in earnest
+
+
+@pytest.mark.usefixtures("device")
+def test_work_is_captured_anew_when_a_tensor_has_moved():
+    totals = {"total": numbers(0.0)}
+    work = captured(lambda: totals["total"].add_(1), totals)
+    for _ in range(4):
+        work()
+    first = work.graph
+    totals["total"] = numbers(0.0)
+    work.invalidate()
+    for call in range(1, 5):
+        work()
+        assert totals["total"].item() == call
+    assert work.graph not in (None, first)
+
+
+def reads_a_number(total):
+    return total.add_(1 if total.item() >= 0 else 0)
+
+
+def selects_by_mask(total):
+    return total.add_(total[total >= 0].numel())
+
+
+def copies_from_the_host(total):
+    return total.add_(torch.ones(1).to(DEVICE))
+
+
+def copies_unnoticed(total):  # which no debug mode knows of
+    return total.add_(torch.ones(1).to(DEVICE, non_blocking=True))
+
+
+def fails(total):
+    assert FAILING.pop(), "nothing left"
+    return total.add_(1)
+
+
+FAILING = []
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (reads_a_number, r"called a synchronizing CUDA operation, in .*: return total.add_\(1 if total.item\(\) >= 0"),
+        (
+            selects_by_mask,
+            r"called a synchronizing CUDA operation, in .*: return total.add_\(total\[total >= 0\].numel",
+        ),
+        (
+            copies_from_the_host,
+            r"called a synchronizing CUDA operation, in .*: return total.add_\(torch.ones\(1\).to\(DEV",
+        ),
+        (
+            copies_unnoticed,
+            r"CUDA error: operation not permitted when stream is capturing, in .*: return .*non_blocking",
+        ),
+        (fails, r"nothing left, in test_graphs.py, line \d+: assert FAILING.pop\(\), \"nothing left\""),
+    ],
+)
+def test_work_that_cannot_be_captured_runs_eagerly_and_says_once_which_line_is_why(step, reason, device):
+    total, noise = numbers(0.0), numbers(0.0)
+    FAILING[:] = [True] * 6 + [False] + [True] * 3  # at the capture, and no more
+
+    def work():
+        noise.copy_(torch.rand(1, device=DEVICE))
+        step(total)
+
+    one = captured(work, {"total": total, "noise": noise})
+    one()
+    one()
+    with pytest.warns(RuntimeWarning, match=f"The work can't be captured as a CUDA graph and runs eagerly: {reason}"):
+        one()
+    assert device.stream is device.default_stream
+    one()
+    one.invalidate()
+    for _ in range(4):
+        one()
+    assert one.graph is None
+    assert total.item() == 8
+    assert device.sync_debug_mode == 0
+
+
+@pytest.mark.usefixtures("device")
+def test_a_replay_that_differs_from_eager_is_refused():
+    total, calls = numbers(0.0), [0]
+
+    def work():  # a Python counter, which a graph freezes
+        calls[0] += 1
+        total.add_(calls[0])
+
+    one = captured(work, {"total": total})
+    one()
+    one()
+    with pytest.warns(RuntimeWarning, match=r"a replay differs from the eager result in total by 1. Look .*Python"):
+        one()
+    assert total.item() == 1 + 2 + calls[0]  # what the trials did is undone
+    one()
+    assert total.item() == 1 + 2 + calls[0] - 1 + calls[0]
+
+
+@pytest.mark.usefixtures("device")
+def test_work_that_gets_another_tensor_is_refused():
+    tensors, calls = {"total": numbers(0.0)}, []
+
+    def work():
+        calls.append(tensors["total"].add_(1))
+        if len(calls) == 3:
+            tensors["late"] = torch.zeros(1, device=DEVICE)
+
+    one = captured(work, tensors)
+    one()
+    one()
+    with pytest.warns(
+        RuntimeWarning, match="The work can't be .* runs eagerly: late is there at some calls only. Look"
+    ):
+        one()
+    one()
+    assert one.graph is None
+
+
+def test_the_host_and_the_device_cannot_be_mixed(device):
+    ones = numbers(1.0, 1.0)
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        ones + torch.ones(2)
+    device.waits.clear()
+    ones.add_(torch.zeros(2).to(DEVICE))
+    assert device.waits == ["aten._to_copy.default"]
+    assert (ones + torch.tensor(1.0)).tolist() == [2.0, 2.0]  # a number
+
+
+@pytest.mark.usefixtures("device")
+def test_a_moved_environment_tensor_is_captured_anew():
+    algorithm = Algorithm(Endless, device="cuda", **SMALL)
+    iterate(algorithm, 4)
+    graph = algorithm._collect.graph
+    assert graph is not None
+    algorithm.collect(env_config={"noise": 2.0})  # in place
+    assert algorithm._collect.graph is graph
+    algorithm.collect(env_config={"noise": {"low": 1.0, "high": 2.0}})  # one number becomes one per environment
+    assert algorithm._collect.graph is None
+    iterate(algorithm, 3)
+    assert algorithm._collect.graph is not None
+    algorithm.collect(deterministic=True)
+    assert algorithm.env.state is algorithm._env_state
+
+
+@pytest.mark.usefixtures("device")
+def test_the_first_end_of_an_episode_is_captured_anew():
+    class Ending(Terminating):
+        ends = ()
+
+    algorithm = Algorithm(Ending, device="cuda", **SHORT)
+    iterate(algorithm, 4)
+    before = algorithm._prepare.graph
+    assert before is not None
+    Ending.ends = Terminating.ends
+    algorithm.env.state = algorithm.env.state.clone()
+    algorithm._collect.invalidate()
+    algorithm.collect()
+    assert algorithm.rollout.is_last.any().item()
+    assert algorithm._prepare.graph is None
+    assert algorithm._learn.graph is None
+    algorithm.step()
+    iterate(algorithm, 3)
+    assert algorithm._prepare.graph not in (None, before)
+
+
+@pytest.mark.usefixtures("device")
+def test_a_state_of_another_shape_is_captured_anew():
+    class Growing(Endless):
+        def reset(self, *, config=None):
+            obs = super().reset(config=config)
+            if config:
+                self.state["memory"] = torch.zeros(self.num_envs, device=self.device)
+            return obs
+
+        def step(self, action):
+            memory = self.state.get("memory")
+            out = super().step(action)
+            if memory is not None:
+                self.state["memory"] = memory + 1
+            return out
+
+    algorithm = Algorithm(Growing, device="cuda", **SMALL)
+    iterate(algorithm, 3)
+    assert algorithm._collect.graph is not None
+    algorithm.collect(env_config={"noise": 1.0})
+    assert algorithm._collect.graph is None
+    assert algorithm.env.state["memory"].tolist() == [8] * 6
+
+
+def test_an_environment_that_waits_falls_back_with_the_line(device):
+    algorithm = Algorithm(Syncing, device="cuda", **SMALL)
+    with pytest.warns(RuntimeWarning, match=r"The rollout can't be .* in envs.py, line \d+: scale = .*\.item\(\)"):
+        iterate(algorithm, 4)
+    assert algorithm._collect.graph is None
+    assert algorithm._learn.graph.replays > 0  # the update still is
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        iterate(algorithm, 2)
+    runs = []
+    for graphs in (False, True):
+        torch.manual_seed(7)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runs.append(iterate(Algorithm(Syncing, device=DeviceSettings("cuda", graphs=graphs), **SHORT), 4))
+    for one, other in zip(*runs, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)  # the trial did not happen
+
+
+def test_the_host_waits_once_an_iteration(device, store_dir):
+    trainer = Trainer(CartPole, device="cuda", **SHORT)
+    for _ in range(4):
+        device.waits.clear()
+        trainer.step()
+    assert device.waits == ["aten._to_copy.default"]  # the metrics
+    assert trainer.eval()["eval/returns/mean"] < 0
+
+
+@pytest.mark.usefixtures("device")
+def test_a_resumed_run_by_graphs_equals_an_unbroken_one():
+    options = {**SMALL, "device": "cuda", "lr_schedule": [[0, 1e-2], [100, 1e-3]], "horizons_per_env_reset": -1}
+    unbroken = Algorithm(Endless, **options)
+    iterate(unbroken, 2)
+    saved, _, _ = snapshot(unbroken)
+    resumed = Algorithm(Endless, **options)
+    iterate(resumed, 5)
+    assert resumed._collect.graph is not None
+    assert resumed._learn.graph is not None
+    resumed.load_state_dict(saved)
+    assert resumed._collect.graph is None  # it would read what no longer counts
+    assert resumed._learn.graph is None
+    assert resumed.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-2)
+    torch.set_rng_state(saved["rng"])
+    expected = iterate(unbroken, 4)
+    torch.set_rng_state(saved["rng"])
+    for one, other in zip(iterate(resumed, 4), expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- on a CUDA device
+
+
+def cuda(**options):
+    return DeviceSettings("cuda", matmul_precision="highest", **options)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("run", GRAPH_RUNS)
+def test_a_replay_equals_eager_on_cuda(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a fall-back would warn
+        eager, expected, _ = run_with(False, run, count=6, matmul_precision="highest")
+        found, reached, _ = run_with(True, run, count=6, matmul_precision="highest")
+    for one, other in zip(eager, found, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
+    torch.testing.assert_close(expected, reached, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.cuda
+def test_trap_12_random_numbers_differ_from_replay_to_replay():
+    algorithm = Algorithm(Endless, device=cuda(), **SMALL)
+    actions = []
+    for _ in range(6):
+        algorithm.collect()
+        actions.append(algorithm.rollout.actions.clone())
+        algorithm.step()
+    assert algorithm._collect.graph is not None
+    assert all(not torch.equal(one, other) for one in actions for other in actions if one is not other)
+
+
+@pytest.mark.cuda
+def test_trap_12_learning_rate_and_entropy_stay_live():
+    algorithm = Algorithm(Endless, device=cuda(), lr_schedule=[[0, 0.01], [48 * 6, 0.0]], **SMALL)
+    moved = []
+    for _ in range(8):
+        before = weights(algorithm)
+        algorithm.collect()
+        algorithm.step()
+        moved.append((weights(algorithm) - before).norm().item())
+    assert algorithm._learn.graph is not None
+    assert all(distance > 0 for distance in moved[:5])
+    assert moved[5:] == [0, 0, 0]
+
+    algorithm = Algorithm(Endless, device=cuda(), entropy_coeff_schedule=[[0, 0.0], [48 * 5, 10.0]], **SMALL)
+    losses = [metrics["losses/total"] for metrics in iterate(algorithm, 7)]
+    assert max(losses[4:]) < min(losses[:4]) - 5  # ten times an entropy of about log 3
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("known", [True, False])
+def test_an_environment_that_waits_falls_back_with_the_line_on_cuda(known, monkeypatch):
+    if not known:  # as with what torch does not know to wait: the capture itself breaks
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    algorithm = Algorithm(Syncing, device=cuda(), **SMALL)
+    with pytest.warns(RuntimeWarning, match=r"The rollout can't be .* in envs.py, line \d+: scale = .*\.item\(\)"):
+        iterate(algorithm, 4)
+    assert algorithm._collect.graph is None
+    assert algorithm._learn.graph is not None  # the update still is
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        iterate(algorithm, 2)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+@pytest.mark.cuda
+def test_a_resumed_run_on_cuda_goes_on(tmp_path):
+    from rl8.checkpoint import load_checkpoint, save_checkpoint
+
+    options = {**SMALL, "horizons_per_env_reset": -1}
+    unbroken = Algorithm(Endless, device=cuda(), **options)
+    iterate(unbroken, 4)
+    file = save_checkpoint(tmp_path / "checkpoint.pt", unbroken)
+    expected = iterate(unbroken, 4)
+    resumed = Algorithm(Endless, device=cuda(), **options)
+    iterate(resumed, 4)
+    load_checkpoint(file, resumed)
+    for one, other in zip(iterate(resumed, 4), expected, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
+    on_cpu = Algorithm(Endless, **options)
+    load_checkpoint(file, on_cpu)
+    iterate(on_cpu, 1)
+    assert on_cpu.env_steps == 5 * 48
