@@ -20,7 +20,8 @@ from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from rl8.checks import check_range, unknown
 from rl8.conditions import Condition, Never, Or
 from rl8.env import Env
-from rl8.ppo.algorithm import UPDATE_METRICS, Algorithm, RecurrentAlgorithm, check_options
+from rl8.ppo.algorithm import UPDATE_METRICS, Algorithm, RecurrentAlgorithm
+from rl8.ppo.options import check_options
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics
 from rl8.settings import TrainerSettings
@@ -92,7 +93,7 @@ class Trainer:
                 raise TypeError(f"The algorithm is ready-made, so {', '.join(options)} would have no effect. Drop it.")
             self.algorithm = env
         else:
-            check_options(options, SETTINGS)
+            check_options(Algorithm, options, SETTINGS)
             self.algorithm = self.algorithm_cls(env, **options)
         self.stop_conditions = tuple(stop_conditions)
         self.overrides = tuple(overrides)

@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8.execution.execution import Execution
+from rl8.execution.cuda import CUDA
 
 DEVICE = torch.device("meta")
 ATEN = torch.ops.aten
@@ -142,13 +142,12 @@ class Accelerator(TorchDispatchMode):
         enabled = torch.is_autocast_enabled
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: kind != (DEVICE.type,) and enabled(*kind))
 
-        class Pretended(Execution):
+        class Pretended(CUDA):
             def __init__(self, settings, **options):
                 super().__init__(settings, **options)
-                if self.device.type == "cuda":
-                    self.device = DEVICE
+                self.device = DEVICE
 
-        monkeypatch.setattr("rl8.ppo.algorithm.Execution", Pretended)
+        monkeypatch.setattr("rl8.execution.kinds.CUDA", Pretended)
 
     def __enter__(self):
         self.literals = Literals()

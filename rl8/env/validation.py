@@ -113,7 +113,7 @@ def _take_step(env: Environment, action: Nested) -> TensorDictBase:
 def _sample_action(env: Environment, obs: Nested) -> Nested:
     """Return random actions `[N, ...]`, only allowed ones where the observation has an `action_mask`."""
     spec = env.action_spec
-    action = spec.rand(env.num_envs)
+    action: Nested = spec.rand(env.num_envs)
     masked = isinstance(env.observation_spec, Composite) and ACTION_MASK in env.observation_spec
     if not masked or not isinstance(spec, Categorical) or not isinstance(action, Tensor):
         return action

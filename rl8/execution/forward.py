@@ -38,7 +38,7 @@ def shares_to_keep(policy: Policy, num_envs: int, horizon: int, *, piece_size: i
     if not policy.model.has_value_pass or num_envs * MAX_KEPT_PARTS < (piece_size or 0) or not policy.pure:
         return []
     steps = num_envs * horizon
-    shares = split(slice(0, steps), seq_len=1, num_seqs=steps, piece_size=piece_size, threads=threads)
+    shares = split(slice(0, steps), piece_size=piece_size, threads=threads)
     rows = [piece.rows for pieces in shares for piece in pieces if isinstance(piece.rows, slice)]
     whole_steps = all(share.stop % num_envs == 0 for share in rows)
     return rows if len(rows) == len(shares) and whole_steps else []

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import tensordict
 import torch
 
-Tensors = dict[str, torch.Tensor]
+from rl8.rollout.containers import Tensors
 
 # Frames of a traceback that say nothing about whose operation it was.
 NOT_THE_CULPRIT = [str(Path(module.__file__ or "").parent) for module in (torch, tensordict)] + [__file__]
@@ -23,12 +24,12 @@ NOT_THE_CULPRIT = [str(Path(module.__file__ or "").parent) for module in (torch,
 class Work:
     """A piece of work that is simply called."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[..., None]) -> None:
         self.work = work
 
-    def __call__(self) -> None:
+    def __call__(self, *arguments: Any) -> None:
         """Do the work."""
-        self.work()
+        self.work(*arguments)
 
     def invalidate(self) -> None:
         """Forget what was captured: a tensor that the work reads has moved."""
@@ -55,7 +56,7 @@ class CapturedWork(Work):
 
     def __init__(
         self,
-        work: Callable[[], None],
+        work: Callable[..., None],
         name: str,
         tensors: Callable[[], Tensors],
         stream: torch.cuda.Stream,
@@ -65,13 +66,19 @@ class CapturedWork(Work):
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
         self.refused = False
+        self._arguments: tuple[Any, ...] = ()
 
-    def __call__(self) -> None:
-        """Do the work, or replay it."""
+    def __call__(self, *arguments: Any) -> None:
+        """Do the work, or replay it.
+
+        Args:
+            *arguments: Of the work. A tensor's numbers may change from call to call, anything else needs a new graph.
+        """
+        self._take(arguments)
         if self.graph is not None:
             self.graph.replay()
         elif self.refused:
-            self.work()
+            self._do()
         elif self.calls < self.warm_up_calls:
             self.calls += 1
             self._work_aside()
@@ -87,11 +94,24 @@ class CapturedWork(Work):
                     RuntimeWarning,
                     stacklevel=2,
                 )
-                self.work()
+                self._do()
 
     def invalidate(self) -> None:
         """Forget the graph; the next calls warm up and capture anew."""
         self.graph, self.calls = None, 0
+
+    def _take(self, arguments: tuple[Any, ...]) -> None:
+        """Write the arguments to where a graph reads them."""
+        if len(arguments) == len(self._arguments) and all(map(_fits, self._arguments, arguments)):
+            for kept, given in zip(self._arguments, arguments, strict=True):
+                if isinstance(kept, torch.Tensor):
+                    kept.copy_(given)
+        else:
+            self._arguments = tuple(given.clone() if isinstance(given, torch.Tensor) else given for given in arguments)
+            self.invalidate()
+
+    def _do(self) -> None:
+        self.work(*self._arguments)
 
     def _work_aside(self) -> None:
         """Do the work on the stream on which it will be captured: autograd remembers the one that it first met."""
@@ -99,7 +119,7 @@ class CapturedWork(Work):
         self.stream.wait_stream(current)
         try:
             with torch.cuda.stream(self.stream):
-                self.work()
+                self._do()
         finally:
             current.wait_stream(self.stream)
 
@@ -146,7 +166,7 @@ class CapturedWork(Work):
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 try:
-                    self.work()
+                    self._do()
                 except Exception as error:
                     cause = error  # the end of a broken capture raises another, which says nothing
                     raise
@@ -170,6 +190,13 @@ def _waiting_forbidden() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+def _fits(kept: Any, given: Any) -> bool:
+    """Return whether an argument can take another's place in a graph."""
+    if isinstance(kept, torch.Tensor) and isinstance(given, torch.Tensor):
+        return kept.shape == given.shape and kept.dtype == given.dtype
+    return type(kept) is type(given) and bool(kept == given)
 
 
 def _cloned(tensors: Tensors) -> Tensors:

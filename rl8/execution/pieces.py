@@ -12,10 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rl8.ppo.losses import PPOLoss
-
 # Two threads of their own with fewer env steps each are slower than two that share every operation.
 MIN_STEPS_PER_THREAD = 2048
+
+
+Rows = Tensor | slice  # places of sequences in a rollout, see `Rollout.minibatch`
+
+# Gives the loss of the sequences at some places: first what is differentiated, then what is logged, 0-d each.
+Loss = Callable[..., Sequence[Tensor]]
 
 
 class Piece(NamedTuple):
@@ -26,7 +30,7 @@ class Piece(NamedTuple):
         share: Which part of the minibatch they are, in (0, 1].
     """
 
-    rows: Tensor | slice
+    rows: Rows
     share: float
 
 
@@ -35,25 +39,27 @@ class Gradient(NamedTuple):
 
     Attributes:
         tensors: Gradient of each parameter, None where the loss does not depend on it.
-        losses: `[6]` the fields of `PPOLoss`, each times the share of the minibatch.
+        losses: `[K]` the parts of the loss, each times the share of the minibatch.
     """
 
     tensors: list[Tensor | None]
     losses: Tensor
 
 
-def split(
-    rows: Tensor | slice, *, seq_len: int, num_seqs: int, piece_size: int | None, threads: int
-) -> list[list[Piece]]:
+def whole(rows: Rows) -> list[Piece]:
+    """Return a minibatch as one piece."""
+    return [Piece(rows, 1.0)]
+
+
+def split(rows: Rows, *, piece_size: int | None, threads: int) -> list[list[Piece]]:
     """Return for each thread the pieces that it computes, as equal as possible.
 
     Args:
         rows: Places of the minibatch's sequences, `[L, B]`, or a slice of consecutive steps.
-        seq_len: Steps per sequence, L.
-        num_seqs: Sequences in the minibatch, B.
         piece_size: Env steps per piece at most, but at least one sequence; None for no limit.
         threads: Threads that there are, >= 1; fewer are used where the minibatch is small.
     """
+    seq_len, num_seqs = (1, rows.stop - rows.start) if isinstance(rows, slice) else rows.shape
     threads = min(threads, max(seq_len * num_seqs // MIN_STEPS_PER_THREAD, 1))
     most = num_seqs if piece_size is None else max(piece_size // seq_len, 1)
     per_thread = -(-num_seqs // (threads * most))
@@ -67,26 +73,25 @@ def split(
 
 
 def gradient(
-    parameters: Sequence[Tensor],
-    loss: Callable[[Tensor | slice], PPOLoss],
-    scale: Callable[[Tensor], Tensor],
-    pieces: Sequence[Piece],
+    parameters: Sequence[Tensor], loss: Loss, scale: Callable[[Tensor], Tensor], pieces: Sequence[Piece]
 ) -> Gradient:
     """Return the gradient of some pieces of a minibatch.
 
     Args:
         parameters: What to differentiate by.
-        loss: Gives the loss of the sequences at some places.
+        loss: Gives the loss of the sequences at some places: first what is differentiated, then what is logged.
         scale: Applied to the weighted loss before differentiation.
         pieces: At least one.
     """
     tensors: list[Tensor | None] = [None] * len(parameters)
-    losses = torch.zeros(len(PPOLoss._fields), device=parameters[0].device)
+    losses: Tensor | None = None
     for rows, share in pieces:
         found = loss(rows)
-        more = torch.autograd.grad(scale(found.total * share), parameters, allow_unused=True)
+        more = torch.autograd.grad(scale(found[0] * share), parameters, allow_unused=True)
         tensors = add(tensors, more)
-        losses.add_(torch.stack([found.total.detach(), *found[1:]]), alpha=share)
+        parts = torch.stack([found[0].detach(), *found[1:]])
+        losses = parts * share if losses is None else losses.add_(parts, alpha=share)
+    assert losses is not None
     return Gradient(tensors, losses)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from rl8.nn import MLP
 from rl8.specs import Composite, Nested, Spec
 
 
@@ -86,19 +87,14 @@ class Model(nn.Module):
         """Return values `[L, B]` only. Feedforward models only."""
         raise NotImplementedError(f"{type(self).__name__} does not compute values on their own.")
 
-    def order(self, obs: Nested, shares: int) -> Tensor | None:
-        """Return an order `[B]` in which a CPU computes these observations faster, or None. Feedforward models only.
-
-        Args:
-            obs: `[1, B, ...]`, all of an update, which takes its env steps in that order.
-            shares: In how many parts, one for each thread, the order will be cut; they should be equally hard.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not mind the order of observations.")
+    def inputs(self, obs: Nested) -> Tensor:
+        """Return what `perceptrons` take, `[L, B, D]`, for observations `[L, B, ...]`."""
+        raise NotImplementedError(f"{type(self).__name__} has perceptrons and so must define inputs(obs).")
 
     @property
-    def has_order(self) -> bool:
-        """Whether `order` may return one."""
-        return type(self).order is not Model.order and self.state_spec is None
+    def perceptrons(self) -> list[MLP]:
+        """The MLPs that make up the model, if all of them take `inputs(obs)`: a CPU computes such models faster."""
+        return []
 
     @property
     def has_value_pass(self) -> bool:

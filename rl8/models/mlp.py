@@ -9,17 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_range
-from rl8.execution.perceptron.similarity import by_similarity
 from rl8.models.base import Model, Output
 from rl8.models.views import split_window, window_of
 from rl8.nn import MLP, Encoder, FeatureHead, ValueHead
 from rl8.specs import Nested, Spec
-
-# Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
-PIECE_FLOATS = 2**22
-
-# Inputs of which so many seldom make rows that resemble each other, however sorted: not worth a try.
-MOST_INPUTS = 64
 
 
 class MLPModel(Model):
@@ -60,36 +53,31 @@ class MLPModel(Model):
         )
         self.value_net = MLP(size, hiddens, activation)
         self.value_head = ValueHead(self.value_net.size)
-        if self.policy_net.blockwise:
-            self.piece_size = max(PIECE_FLOATS // max([size, *hiddens]), self.piece_size)
 
     def forward(self, obs: Nested, state: Nested | None = None) -> Output:
         """Return features and values `[L, B, ...]` for observations `[L, B, ...]`."""
-        inputs = self._inputs(obs)
+        inputs = self.inputs(obs)
         return Output(self._features(inputs), self._values(inputs))
 
     def act(self, obs: Nested, state: Nested | None = None) -> tuple[Mapping[str, Any], None]:
         """Return features only."""
-        return self._features(self._inputs(obs)), None
+        return self._features(self.inputs(obs)), None
 
     def value(self, obs: Nested) -> Tensor:
         """Return values only, `[L, B]`."""
-        return self._values(self._inputs(obs))
+        return self._values(self.inputs(obs))
 
-    def order(self, obs: Nested, shares: int) -> Tensor | None:
-        """Return one in which neighbours resemble each other, if enough to gain from."""
-        rows = self._inputs(obs)[0]
-        order = by_similarity(rows, shares)
-        rows = rows.index_select(0, order)
-        return order if any(net.gains(rows) for net in self._nets) else None
-
-    @property
-    def has_order(self) -> bool:
-        """Whether a network is faster where rows resemble their neighbours, and has so few inputs that they may."""
-        return any(net.piecewise and net.layers[0].in_features <= MOST_INPUTS for net in self._nets)
+    def inputs(self, obs: Nested) -> Tensor:
+        """Return `[L, B, D]`: the encoded observation, or those of the window with their mask."""
+        if not self.windows:
+            vector: Tensor = self.encoder(obs)
+            return vector
+        window, mask = split_window(obs, self.observation_spec)
+        steps = torch.cat([self.encoder(window) * mask.unsqueeze(-1), mask.unsqueeze(-1)], dim=-1)
+        return steps.flatten(-2)
 
     @property
-    def _nets(self) -> list[Any]:
+    def perceptrons(self) -> list[MLP]:
         """The networks, unless a subclass has replaced them by something else."""
         nets: list[nn.Module] = [self.policy_net, self.value_net]
         return [net for net in nets if isinstance(net, MLP)]
@@ -99,12 +87,3 @@ class MLPModel(Model):
 
     def _values(self, inputs: Tensor) -> Tensor:
         return self.value_head.values(self.value_net(inputs, self.value_head.linear))
-
-    def _inputs(self, obs: Nested) -> Tensor:
-        """Return `[L, B, D]`: the encoded observation, or those of the window with their mask."""
-        if not self.windows:
-            vector: Tensor = self.encoder(obs)
-            return vector
-        window, mask = split_window(obs, self.observation_spec)
-        steps = torch.cat([self.encoder(window) * mask.unsqueeze(-1), mask.unsqueeze(-1)], dim=-1)
-        return steps.flatten(-2)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from rl8.checks import check_choice, check_range
-from rl8.execution.perceptron.blocks import ACTIVATIONS as BLOCKWISE
-from rl8.execution.perceptron.blocks import Layer
-from rl8.execution.perceptron.perceptron import perceptron
-from rl8.execution.perceptron.piecewise import Piecewise, suits
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "elu": nn.ELU,
@@ -43,11 +38,15 @@ class MLP(nn.Module):
 
     Attributes:
         size: Length of the output vector.
+        compute: What an execution computes the layers with, given this network, rows `[M, in_features]` and the layers;
+            it returns None where it can't. By default they are computed one after the other.
 
     Raises:
         TypeError: If `hiddens` is no list of integers.
         ValueError: If a width or the activation is not accepted.
     """
+
+    compute: Callable[[MLP, Tensor, Sequence[nn.Module]], Tensor | None] | None = None
 
     def __init__(self, in_features: int, hiddens: Sequence[int], activation: str = "relu") -> None:
         super().__init__()
@@ -61,23 +60,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList([linear(a, b, gain) for a, b in pairwise(sizes)])
         # In place: a linear layer's gradient needs no output of its own, and memory traffic limits small networks.
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()
-        self.size = sizes[-1]
-        self._blockwise = BLOCKWISE.get(activation)
-
-    @property
-    def blockwise(self) -> bool:
-        """Whether a CPU computes the layers block by block, so that more rows at once don't leave its caches."""
-        return self._blockwise is not None
-
-    @property
-    def piecewise(self) -> bool:
-        """Whether a CPU is faster where rows resemble their neighbours; see `rl8.execution.perceptron.piecewise`."""
-        return self._blockwise is not None and _bare(self._layers()) and suits(_parts(self._layers()), self._blockwise)
-
-    def gains(self, rows: Tensor) -> bool:
-        """Return whether rows `[M, in_features]` resemble their neighbours so much that a CPU is faster."""
-        layers = self._layers()
-        return self._blockwise is not None and _bare(layers) and Piecewise.gains(rows, _parts(layers), self._blockwise)
+        self.activation_name, self.size = activation, sizes[-1]
 
     def forward(self, inputs: Tensor, head: nn.Linear | None = None) -> Tensor:
         """Return `[..., size]` for inputs `[..., in_features]`, or what a linear layer makes of that.
@@ -88,40 +71,11 @@ class MLP(nn.Module):
         """
         # Two dimensions: with more, a layer's result is a view, whose in-place activation is differentiated by copies.
         rows = inputs.flatten(0, -2)
-        layers = self._layers(head)
-        if self._blockwise is not None and rows.device.type == "cpu" and _bare(layers) and not _transformed():
-            rows = perceptron(rows, _parts(layers), self._blockwise, len(self.layers))
-        else:
+        layers = [*self.layers, *([] if head is None else [head])]
+        found = None if self.compute is None else self.compute(self, rows, layers)
+        if found is None:
             for layer in self.layers:
                 rows = self.activation(layer(rows))
-            rows = rows if head is None else head(rows)
-        outputs: Tensor = rows.unflatten(0, inputs.shape[:-1])
+            found = rows if head is None else head(rows)
+        outputs: Tensor = found.unflatten(0, inputs.shape[:-1])
         return outputs
-
-    def _layers(self, head: nn.Linear | None = None) -> list[Any]:
-        return [*self.layers, *([] if head is None else [head])]
-
-
-def _parts(layers: Sequence[Any]) -> list[Layer]:
-    """Return weight and bias of each layer."""
-    return [(layer.weight, layer.bias) for layer in layers]
-
-
-def _bare(layers: Sequence[Any]) -> bool:
-    """Return whether layers do nothing but multiply and add: none was replaced, and nobody listens to one."""
-    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-    return bool(layers) and all(
-        type(layer) is nn.Linear
-        and getattr(layer, "bias", None) is not None
-        and not any(getattr(layer, name) for name in hooks)
-        for layer in layers
-    )
-
-
-def _transformed() -> bool:
-    """Return whether torch watches the operations in order to replace them: mixed precision, Inductor, torch.func."""
-    return (
-        torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )

@@ -196,9 +196,9 @@ class Policy(nn.Module):
                 values = self.model(self._normalize(seen), state).values
         return values.float()
 
-    def order(self, seen: Nested, shares: int) -> Tensor | None:
-        """Return an order `[B]` in which what the model sees `[1, B, ...]` is computed faster; see `Model.order`."""
-        return self.model.order(self._normalize(seen), shares)
+    def inputs(self, seen: Nested) -> Tensor:
+        """Return what the model's perceptrons take, `[L, B, D]`, of what the model sees; see `Model.inputs`."""
+        return self.model.inputs(self._normalize(seen))
 
     def update_normalizers(self, obs: Nested) -> None:
         """Merge observations `[M, ...]` into the running statistics."""

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from rl8.env import Env
 from rl8.policy.policy import Policy
+from rl8.rollout.collect import collect
 from rl8.rollout.metrics import Metrics, reward_metrics
-from rl8.rollout.rollout import Rollout, collect
+from rl8.rollout.rollout import Rollout
 
 # A picture of every step would make long films; more than this are thinned out evenly.
 MAX_FRAMES = 120

@@ -1,8 +1,8 @@
-"""One horizon of experience, and the loop that collects it."""
+"""One horizon of experience: time-major storage that an update reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +10,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
-from rl8.env import Env
-from rl8.execution.forward import ForwardPass
-from rl8.policy.policy import Act, Policy, reset_where
+from rl8.policy.policy import Policy, reset_where
+from rl8.rollout.containers import plain, restored
 from rl8.specs import Nested
-
-OnStep = Callable[[int], None]
 
 
 class Minibatch(NamedTuple):
@@ -92,9 +89,34 @@ class Rollout:
         self.obs[:kept] = self.obs[-kept:].clone()
         self.ages[:kept] = self.ages[-kept:].clone()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next horizon begins with, in plain containers."""
+        kept = self.history + 1
+        return {
+            "obs": plain(self.obs[-kept:]),
+            "ages": self.ages[-kept:].clone(),
+            "state": None if self.state is None else plain(self.state),
+            "num_seqs": self.num_seqs.clone(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Let the next horizon begin with what `state_dict` returned."""
+        kept = self.history + 1
+        self.obs[-kept:] = restored(saved["obs"], self.obs[-kept:])
+        self.ages[-kept:] = saved["ages"].to(self.ages.device)
+        self.num_seqs.copy_(saved["num_seqs"])
+        if self.state is not None:
+            self.state.copy_(restored(saved["state"], self.state))
+
     def seen(self, t: int) -> Nested:
         """Return what the model sees at step t, `[1, N, ...]`."""
         return self.views.step(self.obs, self.ages, self.history + t)
+
+    def places(self, sequences: Tensor) -> Tensor:
+        """Return the places `[L, B]` of sequences `[B]`, counted `t * N + n` as sequences are `t // L * N + n`."""
+        firsts = sequences // self.num_envs * (self.num_envs * self.seq_len) + sequences % self.num_envs
+        steps = torch.arange(self.seq_len, device=sequences.device).unsqueeze(1) * self.num_envs
+        return firsts + steps
 
     def block(self, start: int, stop: int) -> Nested:
         """Return what the model sees at places `start ... stop - 1`, counted `t * N + n`, `[1, stop - start, ...]`."""
@@ -190,74 +212,6 @@ class Rollout:
             return None
         sequence = first // (self.num_envs * self.seq_len) * self.num_envs + first % self.num_envs
         return self.states.flatten(0, 1)[sequence]
-
-
-@torch.no_grad()
-def collect(
-    env: Env,
-    policy: Policy,
-    rollout: Rollout,
-    *,
-    deterministic: bool = False,
-    learns: bool = True,
-    piece_size: int | None = None,
-    forward: ForwardPass | None = None,
-    on_step: OnStep | None = None,
-    act: Callable[..., Act] | None = None,
-    step: Callable[[Nested], TensorDict] | None = None,
-) -> None:
-    """Fill a rollout from where it stands: act, step, store; then the values of everything seen.
-
-    Args:
-        env: Environments, reset or left where the rollout's last horizon ended.
-        policy: Chooses the actions.
-        rollout: Written in place.
-        deterministic: Whether actions are the distribution's mode rather than a sample.
-        learns: Whether values are computed too, which only learning needs.
-        piece_size: Observations per forward pass of the values; None takes all at once.
-        forward: Keeps what the model makes of the steps, to be differentiated later.
-        on_step: Called with t after each step, e.g. to render.
-        act: The policy's `act`, compiled; by default, and with `forward`, as it is.
-        step: The environment's `step`, compiled; by default as it is.
-    """
-    state: Nested | None = rollout.state
-    for t in range(rollout.horizon):
-        if t % rollout.seq_len == 0:
-            state = rollout.begin_sequence(t // rollout.seq_len, state)
-        seen = rollout.seen(t)
-        if forward is None:
-            chosen = (act or policy.act)(seen, state, deterministic=deterministic)
-        else:  # a copy: autograd wants nobody to write to what lies beside
-            chosen = policy.act(seen.clone(), state, deterministic=deterministic, keep_graph=True)
-            forward.add_features(chosen.features)
-        rollout.actions[t] = chosen.actions
-        rollout.logp[t] = chosen.logp
-        if chosen.values is not None:
-            rollout.values[t] = chosen.values
-        out = (step or env.step)(chosen.env_actions)
-        state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
-        if on_step is not None:
-            on_step(t)
-    if rollout.state is not None:
-        assert isinstance(state, TensorDict)
-        rollout.state.copy_(state)
-    if learns:
-        _store_values(policy, rollout, piece_size, forward)
-
-
-def _store_values(policy: Policy, rollout: Rollout, piece_size: int | None, forward: ForwardPass | None) -> None:
-    """Store the values of all T + 1 observations, or of the last one if the others came with the features."""
-    if not policy.model.has_value_pass:
-        rollout.values[rollout.horizon] = policy.values(rollout.seen(rollout.horizon), rollout.state)[0]
-        return
-    values, done = rollout.values.view(-1), 0
-    if forward is not None:
-        done = rollout.horizon * rollout.num_envs
-        values[:done] = forward.add_values(lambda rows: rollout.block(rows.start, rows.stop))
-    size = piece_size or values.shape[0]
-    for start in range(done, values.shape[0], size):
-        stop = min(start + size, values.shape[0])
-        values[start:stop] = policy.values(rollout.block(start, stop))[0]
 
 
 def _stored_action(policy: Policy) -> Nested:

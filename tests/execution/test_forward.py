@@ -113,7 +113,7 @@ def test_the_update_is_the_same(env_cls, options, threads, monkeypatch):
     for most in (0, forward.MAX_KEPT_PARTS):
         monkeypatch.setattr(forward, "MAX_KEPT_PARTS", most)
         algorithm = build(env_cls, threads=threads, **options)
-        assert len(algorithm._forward_shares) == (threads if most else 0)
+        assert len(algorithm.execution.forward_shares) == (threads if most else 0)
         torch.manual_seed(1)
         after.append((metrics_of(algorithm, 2), weights(algorithm)))
     tolerance = {"rtol": 0.05, "atol": 2e-3} if "enable_amp" in options else {"rtol": 1e-4, "atol": 2e-5}
@@ -149,9 +149,9 @@ def test_the_same_seed_gives_the_same_run():
 def test_nothing_is_kept_after_the_update():
     algorithm = build()
     algorithm.collect()
-    assert algorithm._forward is not None
+    assert algorithm.execution._forward is not None
     algorithm.step()
-    assert algorithm._forward is None
+    assert algorithm.execution._forward is None
 
 
 @pytest.mark.parametrize("change", ["parameter", "buffer", "moved"])
@@ -213,10 +213,10 @@ def test_collecting_without_gradients(evaluated):
 def test_where_nothing_can_be_kept(options):
     algorithm = build(**options)
     algorithm.collect()
-    assert algorithm._forward is None
+    assert algorithm.execution._forward is None
     algorithm.step()
 
 
 def test_inductor_computes_the_first_pass_itself(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    assert Algorithm(Endless, num_envs=8, horizon=8, device=DeviceSettings(compile=True))._forward_shares == []
+    assert Algorithm(Endless, num_envs=8, horizon=8, device=DeviceSettings(compile=True)).execution.forward_shares == []

@@ -9,7 +9,7 @@ from envs import Endless, Episodes, Machine, MaskedBandit, Steering, Syncing, Te
 
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, Trainer
 from rl8.env import CartPole, CueRecall, MountainCar, Pendulum
-from rl8.execution.execution import Execution
+from rl8.execution.cuda import CUDA
 from rl8.execution.graphs import CapturedWork, Work
 from rl8.models import GRUModel, TransformerModel
 
@@ -93,7 +93,7 @@ def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, device):
     ids=["learning rate", "loss scale"],
 )
 def test_work_of_which_a_graph_would_freeze_something_is_not_captured(options, monkeypatch):
-    monkeypatch.setattr(Execution, "autocast", lambda _: nullcontext())
+    monkeypatch.setattr(CUDA, "autocast", lambda _: nullcontext())
     algorithm = Algorithm(Endless, device="cuda", **SMALL, **options)
     assert isinstance(algorithm._collect, CapturedWork)
     assert type(algorithm._learn) is type(algorithm._apply) is Work
@@ -266,7 +266,7 @@ def test_a_moved_environment_tensor_is_captured_anew():
     iterate(algorithm, 3)
     assert algorithm._collect.graph is not None
     algorithm.collect(deterministic=True)
-    assert algorithm.env.state is algorithm._env_state
+    assert algorithm.env.state is algorithm.execution._state
 
 
 @pytest.mark.usefixtures("device")

@@ -17,8 +17,8 @@ def places(shares):
 @pytest.mark.parametrize("piece_size", [None, 1, 100, 256, 10**6])
 @pytest.mark.parametrize("num_seqs", [1, 255, 4096, 4097, 9000])
 def test_every_sequence_is_in_one_piece(num_seqs, piece_size, threads):
-    options = {"num_seqs": num_seqs, "piece_size": piece_size, "threads": threads}
-    shares = split(slice(7, 7 + num_seqs), seq_len=1, **options)
+    options = {"piece_size": piece_size, "threads": threads}
+    shares = split(slice(7, 7 + num_seqs), **options)
     assert places(shares) == list(range(7, 7 + num_seqs))
     pieces = [piece for share in shares for piece in share]
     sizes = [piece.rows.stop - piece.rows.start for piece in pieces]
@@ -28,19 +28,19 @@ def test_every_sequence_is_in_one_piece(num_seqs, piece_size, threads):
     assert len(shares) <= threads
 
     rows = torch.arange(2 * num_seqs).reshape(2, num_seqs)
-    assert places(split(rows, seq_len=2, **options)) == rows.tolist()
+    assert places(split(rows, **options)) == rows.tolist()
 
 
 def test_threads_get_equal_work():
     # 5 pieces of at most 1000 become 6, since two threads share them.
-    shares = split(slice(0, 4999), seq_len=1, num_seqs=4999, piece_size=1000, threads=2)
+    shares = split(slice(0, 4999), piece_size=1000, threads=2)
     sizes = [[piece.rows.stop - piece.rows.start for piece in share] for share in shares]
     assert sizes == [[834, 834, 834], [834, 834, 829]]
 
 
 def test_small_minibatches_stay_in_one_thread():
     for steps, expected in ((2 * MIN_STEPS_PER_THREAD - 1, 1), (2 * MIN_STEPS_PER_THREAD, 2)):
-        assert len(split(slice(0, steps), seq_len=1, num_seqs=steps, piece_size=None, threads=2)) == expected
+        assert len(split(slice(0, steps), piece_size=None, threads=2)) == expected
 
 
 def test_pieces_give_the_gradient_of_the_whole():
@@ -53,7 +53,7 @@ def test_pieces_give_the_gradient_of_the_whole():
         return PPOLoss(total, *[torch.tensor(float(index)) for index in range(1, 6)])
 
     for piece_size in (1, 3, None):
-        (pieces,) = split(slice(0, 4), seq_len=1, num_seqs=4, piece_size=piece_size, threads=1)
+        (pieces,) = split(slice(0, 4), piece_size=piece_size, threads=1)
         found = gradient([weight, unused], loss, lambda total: 2 * total, pieces)
         assert found.tensors[0].item() == pytest.approx(2 * 45)
         assert found.tensors[1] is None

@@ -170,11 +170,11 @@ def test_values_have_a_pass_of_their_own_where_a_model_says_so():
     [
         (Model, "forward", r"Model must define forward\(obs, state\)"),
         (Tiny, "value", "Tiny does not compute values on their own"),
-        (Tiny, "order", "Tiny does not mind the order of observations"),
+        (Tiny, "inputs", r"Tiny has perceptrons and so must define inputs\(obs\)"),
         (Halfway, "act", r"Halfway defines value\(\) and so must define act\(obs, state\)"),
     ],
 )
 def test_what_is_missing_is_named(model_cls, call, message):
     model = model_cls(Unbounded(3), Categorical(2))
     with pytest.raises(NotImplementedError, match=message):
-        getattr(model, call)(torch.randn(L, B, 3), *([2] if call == "order" else []))
+        getattr(model, call)(torch.randn(L, B, 3))

@@ -11,12 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm
 from rl8.distributions import Normal, SquashedNormal
 from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
-from rl8.execution import pieces
+from rl8.execution import networks, pieces
 from rl8.execution.perceptron.piecewise import Piecewise
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
-from rl8.nn import MLP
 from rl8.ppo.algorithm import UPDATE_METRICS
-from rl8.rollout.rollout import collect
+from rl8.rollout.collect import collect
 from rl8.specs import Categorical, Unbounded
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}}
@@ -307,7 +306,7 @@ def test_threads_share_an_update(build, minibatch_size):
     for threads in (1, 2, 2):
         device = DeviceSettings(piece_size=12, num_threads=threads)
         algorithm = build(device=device, sgd_minibatch_size=minibatch_size)
-        assert next(len(algorithm._shares()) for algorithm._rows in algorithm._minibatches()) == threads
+        assert len(algorithm.execution._shares(next(algorithm._minibatches()))) == threads
         metrics = iterate(algorithm, 2)
         after.append((weights(algorithm), metrics))
     torch.testing.assert_close(after[0][0], after[1][0], rtol=1e-4, atol=2e-5)
@@ -322,7 +321,7 @@ def test_a_policy_that_draws_numbers_is_evaluated_in_order(build):
     for algorithm in algorithms:
         torch.manual_seed(1)
         iterate(algorithm, 2)
-        assert len(algorithm._shares()) == 1
+        assert len(algorithm.execution._shares(slice(0, 64))) == 1
     assert torch.equal(*(weights(algorithm) for algorithm in algorithms))
 
 
@@ -355,25 +354,25 @@ def wide(**options):
     ],
 )
 def test_env_steps_are_sorted_where_that_is_faster(options, sorts, monkeypatch):
-    monkeypatch.setattr(MLP, "gains", lambda net, rows: True)
+    monkeypatch.setattr(networks, "_gains", lambda net, rows: True)
     before = torch.get_num_threads()
     algorithm = wide(**options)
     iterate(algorithm)
     torch.set_num_threads(before)
-    assert algorithm.sorted == sorts
+    assert algorithm.execution.sorted == sorts
     algorithm.collect()
-    assert not (sorts and algorithm._forward)
+    assert not (sorts and algorithm.execution._forward)
 
 
 def test_env_steps_stay_where_they_are_if_sorting_does_not_gain(monkeypatch):
     algorithm = wide(num_envs=1024, horizon=8)
     for gains in (True, False, True):
-        monkeypatch.setattr(MLP, "gains", lambda net, rows, gains=gains: gains)
-        sorted_before = algorithm.sorted
+        monkeypatch.setattr(networks, "_gains", lambda net, rows, gains=gains: gains)
+        sorted_before = algorithm.execution.sorted
         algorithm.collect()
-        assert (algorithm._forward is None) == sorted_before
+        assert (algorithm.execution._forward is None) == sorted_before
         algorithm.step()
-        assert algorithm.sorted == gains
+        assert algorithm.execution.sorted == gains
 
 
 @pytest.mark.parametrize("minibatch_size", [None, 4096])
@@ -391,7 +390,7 @@ def test_sorting_changes_an_update_by_rounding_only(minibatch_size, shuffle, nor
             vf_clip_param=0.1,
         )
         if not sorts:
-            algorithm._ranked = lambda: None
+            algorithm.execution._sorts = False
         torch.manual_seed(1)
         metrics = iterate(algorithm)
         after.append((weights(algorithm), metrics))
@@ -407,12 +406,10 @@ def test_sorted_minibatches_have_the_env_steps_of_unsorted_ones(minibatch_size, 
     algorithm = wide(sgd_minibatch_size=minibatch_size, shuffle_minibatches=shuffle)
     algorithm.collect()
     every = torch.arange(8192)
-    ranks, found = algorithm._ranked(), {}
-    for sorts in (False, True):
-        algorithm._ranks = ranks if sorts else None
-        torch.manual_seed(1)
-        found[sorts] = [every[rows].flatten() for rows in algorithm._minibatches()]
-    for plain, ordered in zip(found[False], found[True], strict=True):
+    algorithm.execution.begin_update()
+    ranks = algorithm.execution._ranks
+    for rows in algorithm._minibatches():
+        plain, ordered = every[rows].flatten(), every[algorithm.execution.arranged(rows)].flatten()
         assert torch.equal(ordered.sort().values, plain.sort().values)
         assert (ranks[ordered].diff() > 0).all()
 
@@ -422,7 +419,7 @@ def test_runs_of_one_seed_are_equal_to_the_last_bit_when_sorted():
     for algorithm in (one, other):
         torch.manual_seed(1)
         iterate(algorithm, 3)
-    assert one.sorted
+    assert one.execution.sorted
     assert torch.equal(weights(one), weights(other))
 
 
@@ -776,6 +773,6 @@ def test_compiled_functions_give_the_eager_results(monkeypatch):
             CartPole, num_envs=8, horizon=4, model_config={"hiddens": [8]}, device=DeviceSettings(compile=compile_)
         )
         results.append({**algorithm.collect(), **algorithm.step()})
-    assert compiled == ["_loss_eagerly", "act", "step"]
+    assert compiled == ["act", "step", "_loss_eagerly"]
     for name, eager in results[0].items():
         torch.testing.assert_close(results[1][name], eager, msg=name, rtol=1e-4, atol=1e-5)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from envs import Endless, Episodes, Machine, Terminating, Truncating
@@ -8,7 +10,8 @@ from rl8.env import ContinuousDummyEnv
 from rl8.models import GRUModel, LSTMModel, MLPModel, TransformerModel
 from rl8.policy.policy import Policy
 from rl8.ppo.advantages import gae
-from rl8.rollout.rollout import Rollout, collect
+from rl8.rollout.collect import collect, store_values
+from rl8.rollout.rollout import Rollout
 
 SMALL_RNN = {"hidden_size": 8, "num_layers": 2}
 # Name: class of the algorithm, model and its options.
@@ -202,7 +205,8 @@ def test_values_do_not_depend_on_how_they_are_pieced(model, piece_size):
     whole = algorithm.rollout.values.clone()
     torch.manual_seed(1)
     algorithm.rollout.start(algorithm.env.reset())
-    collect(algorithm.env, algorithm.policy, algorithm.rollout, piece_size=piece_size)
+    values = partial(store_values, algorithm.policy, algorithm.rollout, piece_size=piece_size)
+    collect(algorithm.env, algorithm.policy, algorithm.rollout, values=values)
     first = algorithm.rollout.values.clone()
     torch.manual_seed(1)
     algorithm.rollout.start(algorithm.env.reset())

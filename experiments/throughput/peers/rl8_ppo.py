@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "base_mb": 0.0 if cuda else base,
         "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else contract.memory_mb(),
         "setup_s": setup,
-        "piece": algorithm.piece_size,
+        "piece": algorithm.execution.piece_size,
     }
     if args.count:
         found["counts"] = {"collect": count(collect, cuda), "update": count(update, cuda)}

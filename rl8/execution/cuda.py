@@ -1,0 +1,151 @@
+"""Execution on a CUDA device: a horizon, the advantages and each optimizer step are captured once and replayed.
+
+What a graph reads and writes must stay where it is: the environment's state, the places of a minibatch, the learning
+rate. What can't be captured runs eagerly, and one message says which line is the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rl8.env import Env
+from rl8.execution.eager import Eager
+from rl8.execution.graphs import CapturedWork, Work
+from rl8.execution.pieces import Loss, Rows, gradient, split
+from rl8.policy.policy import Policy
+from rl8.rollout.containers import Tensors, alike, named
+from rl8.rollout.rollout import Rollout
+from rl8.settings import DeviceSettings
+from rl8.specs import Nested
+
+
+class CUDA(Eager):
+    """Replays graphs; computes larger minibatches in pieces where `device.piece_size` says so.
+
+    Raises:
+        ValueError: If the device does not exist here.
+    """
+
+    def __init__(self, settings: DeviceSettings, **precision: Any) -> None:
+        _check_device(torch.device(settings.device))
+        super().__init__(settings, **precision)
+        self.live_optimizer, self.piece_size = settings.graphs, settings.piece_size
+        self._stream = torch.cuda.Stream(self.device) if settings.graphs else None  # for captures
+        self._works: dict[str, Work] = {}
+        self._state: Nested | None = None  # where a captured rollout reads and writes the environment's state
+
+    def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
+        """See `Eager.attach`."""
+        super().attach(env, policy, rollout, minibatches=minibatches)
+        self._whole = minibatches == 1
+
+    def work(
+        self,
+        function: Callable[..., None],
+        name: str,
+        tensors: Callable[[], Tensors],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Work:
+        """See `Eager.work`."""
+        # A learning rate that is a number would be frozen into a graph; a loss scaler asks the device for overflows.
+        live = optimizer is None or (
+            all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups) and not self.scaler.is_enabled()
+        )
+        captured = self._stream is not None and live
+        work = CapturedWork(function, name, tensors, self._stream) if captured and self._stream else Work(function)
+        self._works[name] = work
+        return work
+
+    def reset(self, config: dict[str, Any] | None) -> Nested:
+        """See `Eager.reset`."""
+        before = self._addresses()
+        obs = super().reset(config)
+        if self._addresses() != before:
+            self._works["rollout"].invalidate()
+        self._pin_state()
+        return obs
+
+    def collect(self, *, deterministic: bool = False) -> None:
+        """See `Eager.collect`."""
+        ended = self.rollout.is_last is not None
+        super().collect(deterministic=deterministic)
+        self._pin_state()
+        if ended != (self.rollout.is_last is not None):  # the first end of an episode: there is more to read
+            self._works["advantages"].invalidate()
+            self._works["update"].invalidate()
+
+    def arranged(self, rows: Rows) -> Rows:
+        """See `Eager.arranged`: a graph reads one place, the whole batch or indices that change under it."""
+        if self._stream is None or self._whole or not isinstance(rows, slice):
+            return rows
+        return torch.arange(rows.start, rows.stop, device=self.device).unsqueeze(0)
+
+    def zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """See `Eager.zero_grad`."""
+        optimizer.zero_grad(set_to_none=self._stream is None)
+
+    def backward(self, parameters: Sequence[Tensor], loss: Loss, rows: Rows, *, weight: float) -> Tensor:
+        """See `Eager.backward`."""
+        (pieces,) = split(rows, piece_size=self.piece_size, threads=1)
+        found = gradient(parameters, loss, lambda total: self.scaler.scale(total * weight), pieces)
+        self._add(parameters, found.tensors)
+        return found.losses
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """See `Eager.load_state_dict`."""
+        super().load_state_dict(saved)
+        for work in self._works.values():
+            work.invalidate()
+        self._pin_state()
+
+    def mark(self) -> Any:
+        """See `Eager.mark`."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """See `Eager.elapsed_ms`."""
+        return float(begin.elapsed_time(end))
+
+    def memory_mb(self) -> float:
+        """See `Eager.memory_mb`."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+    def _pin_state(self) -> None:
+        """Keep the environment's state where a captured graph reads it."""
+        if self._stream is None:
+            return
+        if self._state is None or not alike(self._state, self.env.state):
+            self._state = self.env.state.clone()
+            self._works["rollout"].invalidate()
+        else:
+            state: Any = self.env.state
+            self._state.copy_(state)
+        self.env.state = self._state
+
+    def _addresses(self) -> list[tuple[str, int]]:
+        """Return where the environment's tensors lie, its state left out."""
+        tensors = {
+            name: value
+            for name, value in vars(self.env).items()
+            if name != "state" and isinstance(value, (Tensor, TensorDict))
+        }
+        return [(name, tensor.data_ptr()) for name, tensor in named(tensors).items()]
+
+
+def _check_device(device: torch.device) -> None:
+    """Raise ValueError if a device does not exist here."""
+    if not torch.cuda.is_available():
+        raise ValueError(f"device.device={device} but torch {torch.__version__} sees no CUDA device. Try device=cpu.")
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device.device={device} does not exist: torch sees {count} CUDA device(s), counted from 0. "
+            "Try device=cuda."
+        )

@@ -1,0 +1,177 @@
+"""How an algorithm's work is computed: the plain reference, from which the other kinds derive.
+
+An algorithm says what one horizon, one minibatch and one optimizer step are. An execution says how they are computed:
+`work` makes functions of it that may be captured and replayed, `collect` and `backward` may divide theirs, `arranged`
+may reorder a minibatch. Every kind gives the results of this one, to rounding.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from rl8.env import Env
+from rl8.execution.graphs import Work
+from rl8.execution.pieces import Loss, Rows, add, gradient, whole
+from rl8.policy.policy import Act, Policy
+from rl8.rollout.collect import collect
+from rl8.rollout.containers import Tensors
+from rl8.rollout.rollout import Rollout
+from rl8.settings import DeviceSettings
+from rl8.specs import Nested
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Eager:
+    """Computes whole minibatches with autograd, one operation after the other.
+
+    Args:
+        settings: What the user chose.
+        enable_amp: Whether networks compute in `amp_dtype`.
+        amp_dtype: `"bf16"` or `"fp16"`.
+
+    Attributes:
+        device: Where everything is computed.
+        scaler: Scales losses so that gradients in fp16 do not vanish; does nothing for other types.
+        piece_size: Env steps per forward and backward pass; None for whole minibatches.
+        live_optimizer: Whether an optimizer's numbers must stay live in a captured graph.
+    """
+
+    live_optimizer = False
+    piece_size: int | None = None
+
+    def __init__(self, settings: DeviceSettings, *, enable_amp: bool = False, amp_dtype: str = "bf16") -> None:
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        self.amp_dtype = AMP_DTYPES[amp_dtype] if enable_amp else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=enable_amp and amp_dtype == "fp16")
+        torch.set_float32_matmul_precision(settings.matmul_precision)
+        if settings.num_threads is not None:
+            torch.set_num_threads(settings.num_threads)
+
+    def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
+        """Get ready to compute for these; called once.
+
+        Args:
+            env: What `collect` steps.
+            policy: What it acts with, and what is learned.
+            rollout: What it fills, and what is learned from.
+            minibatches: Into how many a batch is divided.
+        """
+        self.env, self.policy, self.rollout = env, policy, rollout
+        self._act: Callable[..., Act] = self.compiled(policy.act)
+        self._step: Callable[..., Any] = self.compiled(env.step)
+
+    # -------------------------------------------------------------------------------------------------- functions
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which networks compute."""
+        if self.amp_dtype is None:
+            return nullcontext()
+        # The cache of cast weights outlives an optimizer step inside one context and is illegal in a captured graph.
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, cache_enabled=False)
+
+    def compiled(self, function: Function) -> Function:
+        """Return `function`, fused by Inductor at its first call if the settings say so."""
+        compiled: Any = torch.compile(function, dynamic=False) if self.settings.compile else function
+        fused: Function = compiled
+        return fused
+
+    def work(
+        self,
+        function: Callable[..., None],
+        name: str,
+        tensors: Callable[[], Tensors],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Work:
+        """Return a function that does the same, perhaps by replaying what it did before.
+
+        Args:
+            function: Reads and writes tensors that stay where they are; its arguments may change.
+            name: What it is, for messages.
+            tensors: Gives by name all that `function` reads and writes, to compare a replay with the eager result once.
+            optimizer: The optimizer that steps in it, if one does.
+        """
+        return Work(function)
+
+    # ---------------------------------------------------------------------------------------------------- collect
+
+    def reset(self, config: dict[str, Any] | None) -> Nested:
+        """Reset the environment and return its observations `[N, ...]`."""
+        return self.env.reset(config=config)
+
+    def collect(self, *, deterministic: bool = False) -> None:
+        """Collect one horizon."""
+        collect(self.env, self.policy, self.rollout, deterministic=deterministic, act=self._act, step=self._step)
+
+    # ----------------------------------------------------------------------------------------------------- update
+
+    def begin_update(self) -> None:
+        """Look at the horizon that is about to be learned from."""
+
+    def arranged(self, rows: Rows) -> Rows:
+        """Return the places of a minibatch's sequences in an order and at an address that suit."""
+        return rows
+
+    def zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the gradient."""
+        optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, parameters: Sequence[Tensor], loss: Loss, rows: Rows, *, weight: float) -> Tensor:
+        """Add a minibatch's gradient to the parameters'; return the loss's parts, 0-d each, as one vector.
+
+        Args:
+            parameters: What to differentiate by.
+            loss: Gives the loss of the sequences at some places: first what is differentiated, then what is logged.
+            rows: Places of the minibatch's sequences; see `Rollout.minibatch`.
+            weight: Of the loss in the gradient.
+        """
+        found = gradient(parameters, loss, lambda total: self.scaler.scale(total * weight), whole(rows))
+        self._add(parameters, found.tensors)
+        return found.losses
+
+    def apart(self, rows: Rows) -> AbstractContextManager[None]:
+        """Return the context for what is done with a minibatch's gradient."""
+        return nullcontext()
+
+    @staticmethod
+    def _add(parameters: Sequence[Tensor], gradient: Sequence[Tensor | None]) -> None:
+        sums = add([parameter.grad for parameter in parameters], gradient)
+        for parameter, total in zip(parameters, sums, strict=True):
+            parameter.grad = total
+
+    # ----------------------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be known to go on exactly, in plain containers."""
+        return {"scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`'s result: environment, policy, rollout and optimizer have been restored."""
+        self.scaler.load_state_dict(saved["scaler"])
+
+    # -------------------------------------------------------------------------------------------- time and memory
+
+    def mark(self) -> Any:
+        """Return a point in the device's time."""
+        return time.perf_counter()
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Return milliseconds between two marks; on CUDA the host must have waited for the second."""
+        return float((end - begin) * 1e3)
+
+    def memory_mb(self) -> float:
+        """Return the peak memory of this process so far, in MB: of the device on CUDA, resident on a CPU."""
+        import resource  # not there on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
