@@ -20,7 +20,8 @@ from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
 from rl8.checks import check_range, unknown
 from rl8.conditions import Condition, Never, Or
 from rl8.env import Env
-from rl8.ppo.algorithm import UPDATE_METRICS, Algorithm, RecurrentAlgorithm
+from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
+from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics

@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "settings", "specs"},
+    {"checks", "data", "rng", "settings", "specs"},
     {"nn"},
     {"conditions", "distributions", "env"},
     {"models"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from rl8.checks import closest
 from rl8.data import ACTION_MASK, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.snapshot import change, class_snapshot, snapshot
+from rl8.rng import forked
 from rl8.specs import Categorical, Composite, Nested, Spec
 
 Environment = Any  # an `Env`; its file imports this one
@@ -38,7 +39,7 @@ def validate(env: Environment, base: type) -> None:
         ValueError: If something breaks the contract; the message names class, attribute and mend.
     """
     _check_attributes(env)
-    with torch.random.fork_rng(devices=[env.device] if env.device.type == "cuda" else []), torch.no_grad():
+    with forked(env.device), torch.no_grad():
         obs = env.reset()
         _check_obs(env, obs, "reset() returns observations")
         _check_state(env, "reset()")

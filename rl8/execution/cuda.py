@@ -96,9 +96,15 @@ class CUDA(Eager):
         self._add(parameters, found.tensors)
         return found.losses
 
+    def state_dict(self) -> dict[str, Any]:
+        """See `Eager.state_dict`."""
+        return {**super().state_dict(), "cuda_rng": torch.cuda.get_rng_state(self.device)}
+
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """See `Eager.load_state_dict`."""
         super().load_state_dict(saved)
+        if "cuda_rng" in saved:  # not of a run on a CPU
+            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)  # host sync: as above
         for work in self._works.values():
             work.invalidate()
         self._pin_state()

@@ -153,11 +153,12 @@ class Eager:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be known to go on exactly, in plain containers."""
-        return {"scaler": self.scaler.state_dict()}
+        return {"scaler": self.scaler.state_dict(), "rng": torch.get_rng_state()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`'s result: environment, policy, rollout and optimizer have been restored."""
         self.scaler.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["rng"].cpu())  # host sync: generators take their state from there
 
     # -------------------------------------------------------------------------------------------- time and memory
 

@@ -19,6 +19,7 @@ from rl8.distributions import Distribution, default_distribution
 from rl8.models import LSTMModel, MLPModel, Model, Output
 from rl8.models.views import Views
 from rl8.policy.normalization import ObsNormalizer
+from rl8.rng import forked
 from rl8.specs import Composite, Nested, Spec, leaves
 
 
@@ -119,7 +120,7 @@ class Policy(nn.Module):
     @functools.cached_property
     def pure(self) -> bool:
         """Whether `evaluate` draws no random numbers and changes nothing in the model, so that threads can share it."""
-        with torch.no_grad(), self._fork_rng():
+        with torch.no_grad(), forked(self.device):
             seen, state = self._random_seen(2), self.initial_state(2)
             actions = self.act(seen, state).actions.unsqueeze(0)
             rng, objects, versions = torch.get_rng_state(), *self._contents()
@@ -265,14 +266,10 @@ class Policy(nn.Module):
         ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
         return self.views.step(rows, ages, self.views.history)
 
-    def _fork_rng(self) -> AbstractContextManager[None]:
-        """Return a context that draws nothing from the run's random numbers."""
-        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
-
     @torch.no_grad()
     def _try(self, n: int) -> Output:
         """Return what the model makes of `n` random observations."""
-        with self._fork_rng(), self.autocast():
+        with forked(self.device), self.autocast():
             mixed = torch.is_autocast_enabled(self.device.type)
             seen = self._random_seen(n)
             try:

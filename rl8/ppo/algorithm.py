@@ -24,6 +24,7 @@ from rl8.policy.policy import Policy
 from rl8.ppo.advantages import gae, gae_endless
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import PPOLoss, ppo_loss
+from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
 from rl8.ppo.options import check_kind, check_options, within_limits
 from rl8.ppo.reward_scaling import RewardScaler
@@ -33,17 +34,6 @@ from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Minibatch, Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
-
-UPDATE_METRICS = (
-    "losses/total",
-    "losses/policy",
-    "losses/vf",
-    "losses/entropy",
-    "monitors/kl_div",
-    "monitors/clip_fraction",
-    "monitors/grad_norm",
-)
-KL_DIV, GRAD_NORM = UPDATE_METRICS.index("monitors/kl_div"), UPDATE_METRICS.index("monitors/grad_norm")
 
 
 class Algorithm:
@@ -147,14 +137,13 @@ class Algorithm:
         self._buffered = False
         # Device tensors at one address: nothing is fetched, and a captured graph sees what they become.
         self._entropy_coeff = torch.zeros((), device=self.device)
-        self._totals = torch.zeros(len(UPDATE_METRICS), device=self.device)  # sums over the update's minibatches
-        self._minibatch_totals = torch.zeros_like(self._totals)
         self._explained_variance = torch.zeros((), device=self.device)
-        self._loss = execution.compiled(self._loss_eagerly)
-        self._collect = execution.work(execution.collect, "rollout", self._collect_tensors)
-        self._prepare = execution.work(self._prepare_eagerly, "advantages", self._prepare_tensors)
-        self._learn = execution.work(self._learn_eagerly, "update", self._learn_tensors, self.optimizer)
-        self._apply = execution.work(self._apply_eagerly, "optimizer step", self._learn_tensors, self.optimizer)
+        self._metrics = UpdateMetrics(self.device)
+        self._loss = execution.compiled(self._loss_of)
+        self._collect = execution.work(execution.collect, "rollout", self._collected)
+        self._prepare = execution.work(self._compute_advantages, "advantages", self._prepared)
+        self._learn = execution.work(self._learn_minibatch, "update", self._learned, self.optimizer)
+        self._apply = execution.work(self._step_optimizer, "optimizer step", self._learned, self.optimizer)
 
     # ------------------------------------------------------------------------------------------------- collect
 
@@ -205,13 +194,11 @@ class Algorithm:
         if self.hparams.lr_schedule:
             set_learning_rate(self.optimizer, self.lr(self.env_steps))
         self._entropy_coeff.fill_(self.entropy(self.env_steps))
-        self._totals.zero_()
+        self._metrics.totals.zero_()
         self.execution.begin_update()
-        updates = self._passes()
+        metrics = self._metrics.means(self._passes())
         self._update_normalizers()
         self.iterations += 1
-        means = self._totals / updates
-        metrics = {name: means[index] for index, name in enumerate(UPDATE_METRICS)}
         metrics["monitors/explained_variance"] = self._explained_variance.clone()
         metrics["coefficients/entropy"] = self._entropy_coeff.clone()
         metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
@@ -220,7 +207,7 @@ class Algorithm:
         return metrics
 
     @torch.no_grad()
-    def _prepare_eagerly(self) -> None:
+    def _compute_advantages(self) -> None:
         """Scale rewards, compute advantages and returns, and which share of the returns' variance values explain."""
         hparams, rollout = self.hparams, self.rollout
         rewards = rollout.rewards
@@ -244,15 +231,15 @@ class Algorithm:
         """Go over the data `num_sgd_iters` times; return the number of minibatches used."""
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
-            before = self._totals[KL_DIV].clone()
+            before = self._metrics.totals[KL_DIV].clone()
             for rows in self._minibatches():
                 self._learn(self.execution.arranged(rows))
                 updates += 1
-                if not hparams.accumulate_grads and self._too_far(self._minibatch_totals[KL_DIV]):
+                if not hparams.accumulate_grads and self._too_far(self._metrics.minibatch[KL_DIV]):
                     return updates
             if hparams.accumulate_grads:
                 self._apply()
-                if self._too_far((self._totals[KL_DIV] - before) / hparams.num_minibatches):
+                if self._too_far((self._metrics.totals[KL_DIV] - before) / hparams.num_minibatches):
                     return updates
         return updates
 
@@ -274,7 +261,7 @@ class Algorithm:
         for sequences in order.split(hparams.minibatch_size // hparams.seq_len):
             yield self.rollout.places(sequences)
 
-    def _learn_eagerly(self, rows: Rows) -> None:
+    def _learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
         hparams, execution = self.hparams, self.execution
         weight = 1.0
@@ -284,17 +271,15 @@ class Algorithm:
             execution.zero_grad(self.optimizer)
         losses = execution.backward(self.parameters, self._loss_at, rows, weight=weight)
         with execution.apart(rows):
-            self._minibatch_totals.zero_()
-            self._minibatch_totals[:GRAD_NORM].add_(losses)
-            self._totals.add_(self._minibatch_totals)
+            self._metrics.add(losses)
             if not hparams.accumulate_grads:
-                self._apply_eagerly()
+                self._step_optimizer()
 
     def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
         """Return the loss of the sequences at some places, whose features and values may be known already."""
         return self._loss(self.rollout.minibatch(rows), outputs)
 
-    def _loss_eagerly(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
+    def _loss_of(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
         """Return the loss of some sequences."""
         hparams = self.hparams
         if outputs is None:
@@ -316,10 +301,11 @@ class Algorithm:
             entropy_coeff=self._entropy_coeff,
         )
 
-    def _apply_eagerly(self) -> None:
+    def _step_optimizer(self) -> None:
         """Clip the gradient and take an optimizer step.
 
-        With data in several processes, gradients are averaged here, before anything looks at them.
+        With data in several processes, gradients are averaged here, before anything looks at them. With a member axis,
+        norms and clipping are per member.
         """
         scaler = self.execution.scaler
         scaler.unscale_(self.optimizer)
@@ -327,7 +313,7 @@ class Algorithm:
         if self.hparams.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.hparams.max_grad_norm, norm)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.
-        self._totals[GRAD_NORM] += norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1)
+        self._metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
         scaler.step(self.optimizer)
         scaler.update()
         if self.hparams.accumulate_grads:
@@ -338,14 +324,16 @@ class Algorithm:
         if self.policy.normalizers:
             self.policy.update_normalizers(self.rollout.obs[self.rollout.history : -1].flatten(0, 1))
 
-    def _collect_tensors(self) -> Tensors:
+    # What each piece of work reads and writes, by name.
+
+    def _collected(self) -> Tensors:
         return named({"rollout": vars(self.rollout), "env": {"state": self.env.state}})
 
-    def _prepare_tensors(self) -> Tensors:
+    def _prepared(self) -> Tensors:
         scaler = dict(self.reward_scaler.named_buffers())
         return named({"rollout": vars(self.rollout), "scaler": scaler, "explained": self._explained_variance})
 
-    def _learn_tensors(self) -> Tensors:
+    def _learned(self) -> Tensors:
         weights = {name: weight for name, weight in self.policy.named_parameters() if weight.requires_grad}
         scaler = self.execution.scaler
         return named(
@@ -354,7 +342,7 @@ class Algorithm:
                 "gradient": {name: weight.grad for name, weight in weights.items()},
                 "optimizer": list(self.optimizer.state.values()),
                 "scaler": {name: vars(scaler).get(name) for name in ("_scale", "_growth_tracker")},
-                "totals": [self._totals, self._minibatch_totals],
+                "metrics": vars(self._metrics),
             }
         )
 
@@ -374,8 +362,6 @@ class Algorithm:
             # not its physical constants alone: what a reset draws for a whole episode may lie beside the state
             "env_tensors": {name: plain(value) for name, value in _env_tensors(self.env).items()},
             "counters": {name: getattr(self, name) for name in ("env_steps", "iterations", "resets", "horizons")},
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -400,13 +386,10 @@ class Algorithm:
                 setattr(self.env, name, restored(saved["env_tensors"][name], value))
         if saved["env_state"] is not None:
             self.env.state = restored(saved["env_state"], self.env.state)
-        self.execution.load_state_dict(saved["execution"])
         self._buffered = False
         for name, value in saved["counters"].items():
             setattr(self, name, value)
-        torch.set_rng_state(saved["rng"].cpu())  # host sync: generators take their state from there
-        if saved["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)  # host sync: as above
+        self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 
 class RecurrentAlgorithm(Algorithm):

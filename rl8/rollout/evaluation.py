@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rl8.env import Env
 from rl8.policy.policy import Policy
+from rl8.rng import forked
 from rl8.rollout.collect import collect
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Rollout
@@ -85,7 +86,7 @@ def _undisturbed(policy: Policy) -> Iterator[None]:
     training = {module: module.training for module in policy.modules()}
     policy.eval()
     try:
-        with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
+        with forked(policy.device):
             yield
     finally:
         for module, mode in training.items():

@@ -356,9 +356,9 @@ def test_a_resumed_run_by_graphs_equals_an_unbroken_one():
     assert resumed._collect.graph is None  # it would read what no longer counts
     assert resumed._learn.graph is None
     assert resumed.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-2)
-    torch.set_rng_state(saved["rng"])
+    torch.set_rng_state(saved["execution"]["rng"])
     expected = iterate(unbroken, 4)
-    torch.set_rng_state(saved["rng"])
+    torch.set_rng_state(saved["execution"]["rng"])
     for one, other in zip(iterate(resumed, 4), expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
 

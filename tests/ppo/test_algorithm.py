@@ -14,7 +14,7 @@ from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
 from rl8.execution import networks, pieces
 from rl8.execution.perceptron.piecewise import Piecewise
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
-from rl8.ppo.algorithm import UPDATE_METRICS
+from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.rollout.collect import collect
 from rl8.specs import Categorical, Unbounded
 
@@ -773,6 +773,6 @@ def test_compiled_functions_give_the_eager_results(monkeypatch):
             CartPole, num_envs=8, horizon=4, model_config={"hiddens": [8]}, device=DeviceSettings(compile=compile_)
         )
         results.append({**algorithm.collect(), **algorithm.step()})
-    assert compiled == ["act", "step", "_loss_eagerly"]
+    assert compiled == ["act", "step", "_loss_of"]
     for name, eager in results[0].items():
         torch.testing.assert_close(results[1][name], eager, msg=name, rtol=1e-4, atol=1e-5)
