@@ -10,32 +10,45 @@ class RunningMoments(nn.Module):
     """Mean and variance of all samples seen so far, elementwise.
 
     Batches are merged by Chan et al. 1979: the result does not depend on how samples are split into batches.
+    One absurd number must not make all others count for nothing, for ever. So a sample counts as no further from the
+    mean than `bound` times the scale so far, which is the std or a hundredth of the mean, whichever is larger
+    (winsorising; Huber 1964, doi:10.1214/aoms/1177703732). A scale that really grows is followed within a few batches.
+    Of what is not finite, infinity counts as that far away, and NaN as the mean.
 
     Args:
         shape: Shape of one sample.
     """
 
+    bound = 100.0
+    enough = 64  # samples that tell a scale
     mean: Tensor
     var: Tensor
     count: Tensor
 
     def __init__(self, shape: tuple[int, ...] | torch.Size = ()) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("var", torch.ones(shape))
-        # float64: a float32 count stops growing at 16.7 million samples.
+        # float64: a float32 count stops growing at 16.7 million samples, and a square overflows at 1e19.
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
         """Merge a batch `[M, *shape]` (in place, so that captured graphs see it)."""
-        batch_var, batch_mean = torch.var_mean(samples.float(), dim=0, correction=0)
+        first = samples[0].double().nan_to_num(0.0, 0.0, 0.0)
+        center = torch.where(self.count > 0, self.mean, first)
+        scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
+        limit = torch.where((self.count >= self.enough) & (scale > 0), self.bound * scale, torch.inf)
+        # Shifted before anything is rounded: times in seconds since 1970 differ in their last digits only.
+        dtype = samples.dtype if samples.is_floating_point() else torch.float64
+        away = (samples.to(dtype) - center.to(dtype)).float()
+        away = torch.minimum(torch.maximum(away, -limit.float()), limit.float())
+        away = torch.where(away.isfinite(), away, 0.0)
+        batch_var, batch_mean = torch.var_mean(away, dim=0, correction=0)
         total = self.count + samples.shape[0]
-        # Divided in float64, both: 1 minus a float32 share near 1 has few correct digits.
-        old_share = (self.count / total).to(self.mean.dtype)
-        new_share = (samples.shape[0] / total).to(self.mean.dtype)
-        delta = batch_mean - self.mean
-        self.var.mul_(old_share).add_(new_share * batch_var).add_(old_share * new_share * delta.square())
+        old_share, new_share = self.count / total, samples.shape[0] / total
+        delta = batch_mean.double() + center - self.mean
+        self.var.mul_(old_share).add_(new_share * batch_var.double()).add_(old_share * new_share * delta.square())
         self.mean.add_(new_share * delta)
         self.count.copy_(total)
 
@@ -58,8 +71,9 @@ class ObsNormalizer(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Return normalised observations, the shape of `obs` `[..., *shape]`, in float32."""
         # The floor on the variance keeps an element that never changes at 0 instead of blowing up its noise.
-        scale = torch.rsqrt(self.moments.var.clamp(min=1e-8))
-        return ((obs - self.moments.mean) * scale).clamp(-self.clip, self.clip).to(torch.float32)
+        dtype = obs.dtype if obs.is_floating_point() else torch.float32
+        scale = torch.rsqrt(self.moments.var.clamp(min=1e-8)).to(dtype)
+        return ((obs - self.moments.mean.to(dtype)) * scale).clamp(-self.clip, self.clip).to(torch.float32)
 
     def update(self, obs: Tensor) -> None:
         """Merge a batch `[M, *shape]` into the statistics."""

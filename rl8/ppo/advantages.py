@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
+
+# Steps whose discounted sums are one matrix product; more are taken block after block.
+BLOCK: Final = 512
 
 
 def gae(
@@ -94,7 +99,27 @@ def discounted_sums(rewards: Tensor, start: Tensor, *, gamma: float, is_last: Te
 
 
 def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
-    """Return for every t the sum over later (or earlier) s of `decay^|s - t| * series[s]`."""
+    """Return for every t the sum over later (or earlier) s of `decay^|s - t| * series[s]`.
+
+    Of at most `BLOCK` steps at once, what came before counting as one more step: memory grows with T, not its square.
+    """
+    if backward:
+        return (
+            _decaying_product(series.flip(0), decay, backward=False).flip(0)
+            if len(series) > BLOCK
+            else (_block_product(series, decay, backward=True))
+        )
+    sums: list[Tensor] = []
+    for block in series.split(BLOCK):
+        found = _block_product(block, decay, backward=False)
+        if sums:
+            steps = torch.arange(1, len(block) + 1, device=block.device, dtype=block.dtype)
+            found = torch.addcmul(found, torch.pow(decay, steps).unsqueeze(1), sums[-1][-1:])
+        sums.append(found)
+    return sums[0] if len(sums) == 1 else torch.cat(sums)
+
+
+def _block_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
     # float32 products may be TF32 on CUDA (10 bits of mantissa): too coarse for returns, so double there.
     dtype = torch.float64 if series.is_cuda else series.dtype
     steps = torch.arange(series.shape[0], device=series.device, dtype=dtype)

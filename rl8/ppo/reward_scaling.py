@@ -12,8 +12,8 @@ from rl8.ppo.advantages import discounted_sums
 class RewardScaler(nn.Module):
     """Divides rewards by the running std of their discounted sums (not shifted: that would change the task).
 
-    The sum of each environment carries over horizons until its episode ends.
-    Source: Engstrom et al. 2020, arXiv:2005.12729.
+    The sum of each environment carries over horizons until its episode ends. What comes out is clipped to +-10.
+    Source: Engstrom et al. 2020, arXiv:2005.12729, and the clipping of their code.
 
     Args:
         num_envs: Environments, N.
@@ -22,6 +22,7 @@ class RewardScaler(nn.Module):
 
     # Rewards that hardly vary are not blown up by more than 1e4.
     min_std = 1e-4
+    clip = 10.0
     sums: Tensor
 
     def __init__(self, num_envs: int, gamma: float) -> None:
@@ -47,6 +48,7 @@ class RewardScaler(nn.Module):
         self.moments.update(sums.flatten())
         ended = torch.zeros_like(sums[-1], dtype=torch.bool) if is_last is None else is_last[-1]
         self.sums.copy_(torch.where(ended, 0.0, sums[-1]))
-        std = self.moments.var.sqrt()
+        std = self.moments.var.sqrt().to(rewards.dtype)
         # No spread at all (e.g. no reward yet): leave the rewards alone.
-        return rewards * torch.where(std > 0, 1 / std.clamp(min=self.min_std), 1.0)
+        scale = torch.where(std > 0, 1 / std.clamp(min=self.min_std), 1.0)
+        return (rewards * scale).clamp(-self.clip, self.clip)

@@ -23,8 +23,8 @@ def test_moments_by_hand():
 def test_moments_do_not_depend_on_the_split(sizes):
     samples = torch.randn(1000, 2, 3) * torch.tensor([0.1, 1.0, 50.0]) + torch.tensor([5.0, -3.0, 100.0])
     moments = moments_of(samples.split(sizes), (2, 3))
-    torch.testing.assert_close(moments.mean, samples.mean(0), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(moments.var, samples.var(0, correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moments.mean.float(), samples.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moments.var.float(), samples.var(0, correction=0), rtol=1e-4, atol=1e-5)
     assert moments.count == 1000
 
 
@@ -90,3 +90,59 @@ def test_normalised_observations_are_float32(dtype):
     normalizer = ObsNormalizer((2,))
     normalizer.update(torch.ones(3, 2, dtype=dtype))
     assert normalizer(torch.ones(3, 2, dtype=dtype)).dtype == torch.float32
+
+
+def test_one_absurd_number_is_outlived():
+    moments = RunningMoments((1,))
+    for _ in range(5):
+        moments.update(torch.randn(1024, 1))
+    batch = torch.randn(1024, 1)
+    batch[0] = 1e30
+    moments.update(batch)
+    # counted as 100 std away: 10_000 / 1024 in one batch of six
+    assert moments.var.item() == pytest.approx(1 + 10_000 / 1024 / 6, rel=0.1)
+    for _ in range(200):
+        moments.update(torch.randn(1024, 1))
+    assert moments.var.item() == pytest.approx(1.05, abs=0.05)
+    assert abs(moments.mean.item()) < 0.01
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_finite_leaves_the_moments_finite(number, first):
+    moments = RunningMoments((2,))
+    if not first:
+        moments.update(torch.randn(100, 2))
+    batch = torch.randn(100, 2)
+    batch[0, 0] = number
+    moments.update(batch)
+    assert moments.mean.isfinite().all()
+    assert moments.var.isfinite().all()
+    assert moments.var[1].item() == pytest.approx(1, abs=0.5)
+
+
+def test_a_scale_that_grows_a_thousandfold_is_followed():
+    moments = RunningMoments((1,))
+    moments.update(torch.randn(1000, 1))
+    for _ in range(20):
+        moments.update(1000 * torch.randn(1000, 1))
+    assert moments.var.sqrt().item() == pytest.approx(1000, rel=0.2)
+
+
+def test_the_first_rare_event_after_constant_samples_counts_in_full():
+    moments = RunningMoments()
+    moments.update(torch.zeros(1000))  # nothing happened yet: no scale to judge by
+    batch = torch.zeros(1000)
+    batch[0] = 1.0
+    moments.update(batch)
+    assert moments.mean.item() == pytest.approx(1 / 2000)
+
+
+def test_seconds_since_1970_keep_their_last_digits():
+    normalizer = ObsNormalizer((1,))
+    times = 1.7e9 + torch.arange(1000, dtype=torch.float64).unsqueeze(-1)
+    normalizer.update(times)
+    out = normalizer(times)
+    assert out.dtype == torch.float32
+    assert out.std(correction=0).item() == pytest.approx(1, rel=1e-3)
+    assert (out.diff(dim=0) > 0).all()

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8.ppo.advantages import discounted_sums, gae, gae_endless
+from rl8.ppo.advantages import BLOCK, discounted_sums, gae, gae_endless
 
 DISCOUNT = {"gamma": 0.9, "gae_lambda": 0.8}
 
@@ -149,3 +150,32 @@ def test_discounted_sums_are_advantages_without_values_in_reverse():
 def test_shapes_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(*random_batch())
+
+
+@pytest.mark.parametrize("horizon", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_blocks_of_a_long_horizon_are_joined(horizon):
+    rewards, values = torch.randn(horizon, 3), torch.randn(horizon + 1, 3)
+    found = gae_endless(rewards, values, gamma=0.99, gae_lambda=0.95)
+    never = torch.zeros(horizon, 3, dtype=torch.bool)
+    torch.testing.assert_close(
+        found, gae(rewards, values[:-1], values[1:], never, gamma=0.99, gae_lambda=0.95), rtol=1e-4, atol=1e-4
+    )
+    start = torch.randn(3)
+    sums = discounted_sums(rewards, start, gamma=0.99)
+    torch.testing.assert_close(sums, discounted_sums(rewards, start, gamma=0.99, is_last=never), rtol=1e-4, atol=1e-4)
+
+
+def test_memory_grows_with_the_horizon_not_with_its_square():
+    most = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                most.append(out.numel())
+            return out
+
+    horizon = 20 * BLOCK
+    with Sizes():
+        gae_endless(torch.randn(horizon, 2), torch.randn(horizon + 1, 2), gamma=0.99, gae_lambda=0.95)
+    assert max(most) <= max(BLOCK**2, 2 * (horizon + 1))

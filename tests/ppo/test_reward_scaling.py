@@ -61,3 +61,16 @@ def test_a_tiny_spread_scales_by_1e4_at_most():
 
 def test_scaler_state_is_saved():
     assert sorted(RewardScaler(3, 0.9).state_dict()) == ["moments.count", "moments.mean", "moments.var", "sums"]
+
+
+def test_one_absurd_reward_is_clipped_and_outlived():
+    scaler = RewardScaler(64, 0.9)
+    scaler(torch.rand(8, 64))
+    before = scaler(torch.rand(8, 64))
+    spike = torch.rand(8, 64)
+    spike[0, 0] = 1e22
+    assert scaler(spike).abs().max().item() == scaler.clip
+    scaler.reset()
+    for _ in range(50):
+        after = scaler(torch.rand(8, 64))
+    assert after.mean().item() > 0.2 * before.mean().item()
