@@ -46,6 +46,11 @@ class Act(NamedTuple):
 class Policy(nn.Module):
     """Chooses actions, and says afterwards how likely and how good they were.
 
+    It does so in evaluation mode, while it is trained too: the probability of an action must not depend on which others
+    are in a batch, nor on a draw of dropout, or the ratio of an unchanged policy would not be 1. Dropout layers do
+    nothing, and batch normalisation uses running statistics, which are updated after each horizon like those of
+    observations.
+
     Args:
         observation_spec: The environment's.
         action_spec: The environment's.
@@ -110,6 +115,8 @@ class Policy(nn.Module):
         self.autocast = autocast
         self.to(device)
         self.device = torch.device(device)
+        self.eval()
+        self.batch_norms = batch_norms(self.model)
         self._check()
 
     @property
@@ -200,6 +207,18 @@ class Policy(nn.Module):
     def inputs(self, seen: Nested) -> Tensor:
         """Return what the model's perceptrons take, `[L, B, D]`, of what the model sees; see `Model.inputs`."""
         return self.model.inputs(self._normalize(seen))
+
+    @torch.no_grad()
+    def update_batch_norms(self, seen: Nested) -> None:
+        """Let batch normalisation see what the model saw `[1, B, ...]`."""
+        for layer in self.batch_norms:
+            layer.train()
+        try:
+            with self.autocast():
+                self.model(self._normalize(seen))
+        finally:
+            for layer in self.batch_norms:
+                layer.eval()
 
     def update_normalizers(self, obs: Nested) -> None:
         """Merge observations `[M, ...]` into the running statistics."""
@@ -347,6 +366,24 @@ def _check_mask(mask: Spec, shapes: Mapping[str, Any], action_spec: Spec, name: 
             f"{name} is {mask}, expected one bool per choice of {action_spec}. "
             f"Try Binary(shape={tuple(logits)}, dtype=torch.bool), True where an action is allowed."
         )
+
+
+def batch_norms(model: Model) -> list[nn.Module]:
+    """Return a model's layers of batch normalisation.
+
+    Raises:
+        ValueError: If they can't be used: they keep no running statistics, or the model is recurrent.
+    """
+    kind = nn.modules.batchnorm._BatchNorm
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kind)}
+    for name, layer in layers.items():
+        if not layer.track_running_stats or model.state_spec is not None:
+            fault = "keeps no running statistics" if model.state_spec is None else "is in a recurrent model"
+            raise ValueError(
+                f"{type(model).__name__}.{name} is a {type(layer).__name__} that {fault}, so an action's probability "
+                "would depend on which others are in its batch. Try torch.nn.LayerNorm, or algo.normalize_obs=true."
+            )
+    return list(layers.values())
 
 
 def reset_where(ended: Tensor, state: Nested) -> Nested:

@@ -321,8 +321,11 @@ class Algorithm:
 
     def _update_normalizers(self) -> None:
         """Merge this horizon's observations, after the update: collect and update saw the same statistics."""
+        rollout = self.rollout
+        if self.policy.batch_norms:
+            self.policy.update_batch_norms(rollout.block(0, self.hparams.batch_size))
         if self.policy.normalizers:
-            self.policy.update_normalizers(self.rollout.obs[self.rollout.history : -1].flatten(0, 1))
+            self.policy.update_normalizers(rollout.obs[rollout.history : -1].flatten(0, 1))
 
     # What each piece of work reads and writes, by name.
 

@@ -90,7 +90,7 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["algo.optimizer.lr=abc"], r"algo\.optimizer\.lr=abc is of the wrong kind"),
         (["algo.optimizer._target_=torch.optim.Adm"], r"Try algo\.optimizer\._target_=torch\.optim\.Adam"),
         (["~algo.optimizer"], r"algo\.optimizer has no _target_"),
-        (["algo._target_=rl8.ppo.algorithm.Algoritm"], r"Try algo\._target_=rl8\.algorithm\.Algorithm"),
+        (["algo._target_=rl8.ppo.algorithm.Algoritm"], r"Try algo\._target_=rl8\.ppo\.algorithm\.Algorithm"),
         (["~algo._target_"], r"algo\._target_=None is no class"),
         (["env._target_=null"], r"env has no _target_\. Accepted: the name of a class"),
         (["distribution._target_=rl8.distributions.Norml"], r"Try distribution\._target_=rl8\.distributions\.Normal"),

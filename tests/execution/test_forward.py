@@ -41,10 +41,10 @@ class Dropout(MLPModel):
 
     def __init__(self, *args, **config):
         super().__init__(*args, **config)
-        self.policy_net = nn.Sequential(self.policy_net, nn.Dropout(0.5))
+        self.policy_net = nn.Sequential(self.policy_net)
 
     def _features(self, inputs):
-        return self.policy_head(self.policy_net(inputs))
+        return self.policy_head(nn.functional.dropout(self.policy_net(inputs)))
 
 
 class Shared(Model):

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -474,7 +475,7 @@ def test_trap_6_statistics_change_after_the_update_only(build):
     assert moments.count == 64
     seen = algorithm.rollout.obs[algorithm.rollout.history : -1].flatten(0, 1)
     torch.testing.assert_close(moments.mean, seen.mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(moments.var, seen.var(0, correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moments.var.float(), seen.var(0, correction=0), rtol=1e-4, atol=1e-5)
 
 
 def test_trap_7_actions_are_clipped_only_at_the_environments_door(build):
@@ -776,3 +777,39 @@ def test_compiled_functions_give_the_eager_results(monkeypatch):
     assert compiled == ["act", "step", "_loss_of"]
     for name, eager in results[0].items():
         torch.testing.assert_close(results[1][name], eager, msg=name, rtol=1e-4, atol=1e-5)
+
+
+class Layered(Model):
+    """Has a layer that behaves otherwise in training mode."""
+
+    def __init__(self, observation_spec, action_spec, *, layer):
+        super().__init__(observation_spec, action_spec)
+        self.first, self.layer = nn.Linear(observation_spec.shape[0], 16), layer
+        self.logits, self.last = nn.Linear(16, action_spec.n), nn.Linear(16, 1)
+
+    def forward(self, obs, state=None):
+        hidden = self.first(obs)
+        hidden = self.layer(hidden.flatten(0, 1)).view(hidden.shape).tanh()
+        return Output({"logits": self.logits(hidden)}, self.last(hidden).squeeze(-1))
+
+
+@pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(16), nn.Dropout(0.5), nn.LayerNorm(16)], ids=lambda layer: str(layer))
+def test_trap_13_the_ratio_is_1_whatever_the_layers(layer, num_envs):
+    layer = copy.deepcopy(layer)
+    options = {"num_envs": num_envs, "horizon": 16, "num_sgd_iters": 1, "optimizer_config": {"lr": 1e-12}}
+    algorithm = Algorithm(CartPole, model_cls=Layered, model_config={"layer": layer}, **options)
+    for _ in range(3):
+        algorithm.collect()
+        metrics = algorithm.step()
+        assert abs(metrics["monitors/kl_div"].item()) < 1e-6
+        assert metrics["monitors/clip_fraction"].item() == 0
+    if isinstance(layer, nn.BatchNorm1d):
+        assert layer.num_batches_tracked == 3  # once per horizon, after its update
+        assert (layer.running_var != 1).all()
+
+
+def test_batch_normalisation_without_running_statistics_is_refused():
+    layer = nn.BatchNorm1d(16, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"^Layered.layer is a BatchNorm1d that keeps no running .*torch.nn.LayerNorm"):
+        Algorithm(CartPole, model_cls=Layered, model_config={"layer": layer}, num_envs=8, horizon=4)

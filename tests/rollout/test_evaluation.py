@@ -56,6 +56,7 @@ class Failing(Episodes):
 
 def test_trap_15_a_failing_evaluation_restores_mode_and_random_numbers(algorithm):
     failing = evaluator(algorithm, Failing)
+    algorithm.policy.train()
     before = snapshot(algorithm)
     with pytest.raises(RuntimeError, match="simulated crash"):
         failing.run(deterministic=False)
