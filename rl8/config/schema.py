@@ -19,6 +19,7 @@ from rl8.checks import check_range
 from rl8.config.compose import explain, root_file, unknown_key
 from rl8.config.targets import check_target
 from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
 from rl8.tracking.provenance import as_text
 
@@ -119,6 +120,8 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
     for key in known:
         if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
+    if OmegaConf.select(cfg, "algo.optimizer") is None:  # a schedule may refer to its rate
+        raise ValueError(_no_target("algo.optimizer"))
     config, before = _plain(cfg), _plain(reference, lenient=True)
     algo = dict(config["algo"])
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
@@ -134,6 +137,7 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
     for key in ("env", "algo.optimizer"):
         if parts[key] is None:
             raise ValueError(_no_target(key))
+    _start_rate(cast(Part, parts["algo.optimizer"]), before, hparams["lr_schedule"])
     stop = _stop(config["stop"], before.get("stop"))
     config |= {key: {"_target_": found.target, **found.options} for key, found in parts.items() if found is not None}
     config["algo"] = {"_target_": target, **hparams, "optimizer": config.pop("algo.optimizer")}
@@ -266,6 +270,25 @@ def _alike(key: str, value: Any, before: Any) -> Any:
 
 def _is_constant(value: Any) -> bool:
     return isinstance(value, (int, float, list)) and not isinstance(value, bool)
+
+
+def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> None:
+    """Let the optimizer start with the rate of the schedule, unless the command line gives it another.
+
+    Raises:
+        ValueError: If both were given and differ.
+    """
+    rate = optimizer.options.get("lr")
+    if isinstance(rate, (int, float)):
+        typed = rate != _selected(before, "algo", "optimizer", "lr")
+        optimizer.options["lr"] = starting_rate(rate, schedule, typed=typed)
+
+
+def _selected(tree: Any, *keys: str) -> Any:
+    """Return what nested mappings hold under some keys, None where there is nothing."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _network(values: Mapping[str, Any]) -> dict[str, Any]:

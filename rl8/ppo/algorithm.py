@@ -28,7 +28,7 @@ from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
 from rl8.ppo.options import check_kind, check_options, within_limits
 from rl8.ppo.reward_scaling import RewardScaler
-from rl8.ppo.schedules import Schedule
+from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rollout.containers import Tensors, named, plain, restored
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Minibatch, Rollout
@@ -89,12 +89,10 @@ class Algorithm:
         execution = execution_for(settings, enable_amp=hparams.enable_amp, amp_dtype=hparams.amp_dtype)
         self.execution: Eager = execution
         self.device = execution.device
-        self.lr = Schedule(
-            float((optimizer_config or {}).get("lr", 1e-3)),
-            hparams.lr_schedule,
-            hparams.lr_schedule_kind,
-            name="algo.lr_schedule",
-        )
+        given = optimizer_config or {}
+        optimizer_config = {"lr": 1e-3, **given}
+        lr = starting_rate(optimizer_config["lr"], hparams.lr_schedule, typed="lr" in given, key="optimizer_config.lr")
+        self.lr = Schedule(float(lr), hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
         self.entropy = Schedule(
             hparams.entropy_coeff,
             hparams.entropy_coeff_schedule,
@@ -131,7 +129,7 @@ class Algorithm:
         self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma).to(self.device)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(
-            optimizer_cls, self.parameters, {"lr": 1e-3, **(optimizer_config or {})}, graphs=execution.live_optimizer
+            optimizer_cls, self.parameters, {**optimizer_config, "lr": lr}, graphs=execution.live_optimizer
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._buffered = False

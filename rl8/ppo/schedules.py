@@ -72,6 +72,33 @@ class Schedule:
         return f"Schedule({points}, kind={self.kind!r})"
 
 
+def starting_rate(lr: float, schedule: Any, *, typed: bool, key: str = "algo.optimizer.lr") -> float:
+    """Return the learning rate at env step 0: a rate and a schedule of it are one thing.
+
+    Args:
+        lr: The optimizer's rate.
+        schedule: Points (env steps, rate), or None.
+        typed: Whether somebody asked for `lr`, so that it must act.
+        key: What the rate is called in messages.
+
+    Raises:
+        ValueError: If the schedule starts with another rate than was asked for.
+    """
+    if not isinstance(schedule, Sequence) or not schedule or not isinstance(schedule[0], Sequence):
+        return lr
+    start, *rate = schedule[0]
+    if start != 0 or not rate or rate[0] == lr:
+        return lr
+    if typed:
+        name = "algo.lr_schedule" if key.startswith("algo.") else "lr_schedule"
+        rest = "".join(f", [{point[0]}, {point[1]:g}]" for point in schedule[1:] if len(point) == 2)
+        raise ValueError(
+            f"{key}={lr!r} would have no effect: {name} starts with {rate[0]!r}. Try '{name}=[[0, {lr!r}]{rest}]', or "
+            f"{name}=null for a constant rate."
+        )
+    return float(rate[0])
+
+
 def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
     """Return the checked points."""
     example = f"{name}=[[0, 1e-3], [1_000_000, 1e-4]]"

@@ -33,7 +33,8 @@ def test_what_is_recorded_is_converted_and_resolved():
     assert config["goal"]["env_steps"] == 100_000
     assert config["stop"] == {"_target_": "rl8.conditions.EnvSteps", "env_steps": 100_000}
     assert config["algo"]["clip_param"] == 1.0
-    assert config["algo"]["optimizer"] == {"_target_": "torch.optim.Adam", "lr": 1e-3}
+    assert config["algo"]["optimizer"] == {"_target_": "torch.optim.Adam", "lr": 2e-3}
+    assert config["algo"]["lr_schedule"] == [[0, 2e-3], [100_000, 0]]
     assert isinstance(config["goal"]["env_steps"], int)
     assert "hydra" not in config
 
@@ -167,3 +168,19 @@ def test_hydras_own_keys_are_no_options():
     assert found is not None
     assert found.options == {"window": 2}
     assert found.name_key == "model._target_"
+
+
+@pytest.mark.parametrize("env", ["cartpole", "pendulum", "mountain_car", "cue_recall", "continuous_dummy"])
+def test_a_typed_rate_is_the_one_that_its_schedule_starts_with(env):
+    for rate in (0.5, 1e-6):
+        found = plan(f"env={env}", f"algo.optimizer.lr={rate}", "goal.env_steps=1000")
+        assert found.optimizer.options["lr"] == rate
+        assert found.algorithm.options["lr_schedule"] == [[0, rate], [1000, 0]]
+
+
+def test_an_absolute_schedule_sets_the_rate_unless_both_are_typed():
+    words = ["env=discrete_dummy", "algo.lr_schedule=[[0,0.25],[100,0.5]]"]
+    found = plan(*words)
+    assert found.optimizer.options["lr"] == found.config["algo"]["optimizer"]["lr"] == 0.25
+    with pytest.raises(ValueError, match=r"^algo.optimizer.lr=0.125 would have no effect: .* starts with 0.25. Try "):
+        plan(*words, "algo.optimizer.lr=0.125")

@@ -474,7 +474,7 @@ def test_trap_6_statistics_change_after_the_update_only(build):
     algorithm.step()
     assert moments.count == 64
     seen = algorithm.rollout.obs[algorithm.rollout.history : -1].flatten(0, 1)
-    torch.testing.assert_close(moments.mean, seen.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moments.mean.float(), seen.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(moments.var.float(), seen.var(0, correction=0), rtol=1e-4, atol=1e-5)
 
 

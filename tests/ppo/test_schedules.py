@@ -5,7 +5,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from rl8.ppo.schedules import Schedule
+from rl8.ppo.schedules import Schedule, starting_rate
 
 
 def test_without_points_the_value_is_constant():
@@ -95,3 +95,19 @@ def test_importing_conditions_and_schedules_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_rate_that_nobody_typed_gives_way_to_its_schedule():
+    assert starting_rate(1e-3, [[0, 2e-3], [100, 0]], typed=False) == 2e-3
+    assert starting_rate(1e-3, [[50, 2e-3]], typed=True) == 1e-3  # holds until env step 50
+    assert starting_rate(1e-3, None, typed=True) == 1e-3
+    assert starting_rate(2e-3, [[0, 2e-3]], typed=True) == 2e-3
+
+
+def test_a_rate_that_its_schedule_contradicts_is_refused_with_both_ways_out():
+    message = (
+        r"^algo.optimizer.lr=0.01 would have no effect: algo.lr_schedule starts with 0.002. "
+        r"Try 'algo.lr_schedule=\[\[0, 0.01\], \[100, 0\]\]', or algo.lr_schedule=null for a constant rate.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        starting_rate(0.01, [[0, 0.002], [100, 0.0]], typed=True)
