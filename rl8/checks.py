@@ -15,16 +15,17 @@ def closest(value: str, options: Iterable[str]) -> str | None:
     return names[matches[0]] if matches else None
 
 
-def unknown(kind: str, value: str, options: Iterable[str]) -> str:
+def unknown(kind: str, value: str, options: Iterable[str], *, guess: str | None = None) -> str:
     """Return the message for a name that does not exist: the nearest match and all that does.
 
     Args:
         kind: What the name stands for, e.g. `"option"`.
         value: The name that was given.
         options: The names that exist.
+        guess: What it was meant to be; by default the nearest name.
     """
     names = [str(option) for option in options]
-    near = closest(value, names)
+    near = guess or closest(value, names)
     hint = f" Did you mean {near!r}?" if near else ""
     accepted = ", ".join(names) if names else "none"
     return f"Unknown {kind} {value!r}.{hint} Accepted: {accepted}."

@@ -138,7 +138,12 @@ class Parser(argparse.ArgumentParser):
         known, others = self.parse_known_intermixed_args(words)
         if others:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            raise ValueError(unknown("flag", others[0].split("=")[0], flags))
+            name, _, value = others[0].partition("=")
+            group = name.lstrip("-")
+            if group in compose.GROUPS:  # --env lander
+                value = value or next((word for word in known.overrides if "=" not in word), "<option>")
+                raise ValueError(f"{name} is no flag: groups are written without dashes. Try {group}={value}.")
+            raise ValueError(unknown("flag", name, flags))
         return known
 
 

@@ -9,6 +9,7 @@ import functools
 import gc
 import inspect
 import math
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -74,6 +75,12 @@ def stop_condition(plan: Plan) -> Condition | None:
         condition = instantiate(plan.stop, _convert_="all")
     except HydraException as error:
         cause = _root_cause(error)
+        if isinstance(cause, TypeError) and "abstract" in str(cause):
+            missing = re.findall(r"'(\w+)'", str(cause)) or str(cause).split()[-1:]
+            raise TypeError(
+                f"stop._target_={plan.stop['_target_']} lacks {', '.join(missing)}, which every condition defines. "
+                f"Write def {missing[0]}(self, ...) as rl8.conditions.Condition describes it."
+            ) from error
         if isinstance(cause, TypeError) and "argument" in str(cause):
             raise TypeError(
                 f"stop: {cause}. Accepted are the keys that `rl8 --cfg job --package stop` prints."

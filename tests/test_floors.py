@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "rng", "settings", "specs"},
+    {"checks", "data", "names", "rng", "settings", "specs"},
     {"nn"},
     {"conditions", "distributions", "env"},
     {"models"},
@@ -38,6 +38,7 @@ TORCH_FREE = [
     "fileconfig",
     "jobs",
     "launch",
+    "names",
     "ppo.hyperparameters",
     "ppo.schedules",
     "settings",

@@ -138,6 +138,11 @@ def test_stop_conditions():
             ValueError,
             r"makes a Unbounded\. Accepted: a class",
         ),
+        (
+            ["stop._target_=rl8.conditions.Condition", "~stop.env_steps"],
+            TypeError,
+            r"stop\._target_=rl8\.conditions\.Condition lacks .*describe.* Write def \w+\(self, \.\.\.\)",
+        ),
         (["algo.lr_schedule=3"], TypeError, r"algo\.lr_schedule=3 is no list"),
         (["algo.entropy_coeff_schedule=[]"], ValueError, r"algo\.entropy_coeff_schedule=\[\] has no points"),
     ],

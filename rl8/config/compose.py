@@ -30,7 +30,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rl8 import names
 from rl8.checks import closest
+from rl8.config.files import check_endings, check_file
 from rl8.tracking.provenance import as_text
 
 COMMANDS = ("train",)
@@ -89,8 +91,8 @@ def options(group: str) -> dict[str, str]:
     """Return a group's options and what each is for: the comment that its file starts with."""
     found: dict[str, str] = {}
     for folder in folders():
-        for path in sorted((folder / group).glob("*.y*ml")):
-            with path.open(encoding="utf-8") as file:
+        for path in sorted((folder / group).glob("*.yaml")):
+            with path.open(encoding="utf-8", errors="replace") as file:
                 comments = itertools.takewhile(lambda line: line.startswith("#"), file)
                 text = [line[1:].strip() for line in comments if "@package" not in line]
             found.setdefault(path.stem, text[0] if text else "")
@@ -272,6 +274,8 @@ def check_key(key: str, value: str, reference: DictConfig) -> None:
 
 def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
     """Return the message for an option that a group does not have."""
+    if group == "device" and value.startswith("cuda:"):
+        return f"device={value} is unknown. Accepted: {', '.join(known)}. Try device=cuda device.device={value}."
     near = {"gpu": "cuda"}.get(value) if group == "device" else closest(value, known)
     guess = f" Did you mean {group}={near}?" if near else ""
     return f"{group}={value} is unknown.{guess} Accepted: {', '.join(known)}."
@@ -338,7 +342,12 @@ def _check_choice(override: Override) -> None:
     if override.is_add() or override.is_force_add():
         raise ValueError(f"{override.input_line!r}: {group} is chosen already. Try {group}={value}.")
     if not isinstance(value, str) or value not in known:
+        for folder in folders()[1:]:
+            check_endings(folder, group, str(value))
         raise ValueError(unknown_option(group, _as_text(override), known))
+    for folder in folders()[1:]:
+        if (folder / group / f"{value}.yaml").is_file():
+            check_file(folder / group / f"{value}.yaml", group)
 
 
 def _check_ambiguity(choices: Mapping[str, Any]) -> None:
@@ -364,7 +373,15 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
     known = [str(name) for name in node if name != "hydra"]
     namesakes = [path for path in _paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
     near = closest(parts[depth], known)
-    guess = namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest)))
+    translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
+    guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
+    if guess and "=" in guess:
+        return f"Unknown key {key!r}. Try {guess}."
+    if "_target_" in node and depth == len(parts) - 1 and not guess:
+        return (
+            f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
+            f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
+        )
     return unknown_key(key, parent, known, guess) + (f" Try {guess}={value}." if guess else "")
 
 

@@ -280,6 +280,7 @@ def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> No
     """
     rate = optimizer.options.get("lr")
     if isinstance(rate, (int, float)):
+        check_range("algo.optimizer.lr", rate, 0, low_open=True, hint="algo.optimizer.lr=1e-3")
         typed = rate != _selected(before, "algo", "optimizer", "lr")
         optimizer.options["lr"] = starting_rate(rate, schedule, typed=typed)
 

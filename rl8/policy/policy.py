@@ -285,12 +285,25 @@ class Policy(nn.Module):
         ages = torch.zeros(rows.shape[:2], dtype=torch.int32, device=self.device)
         return self.views.step(rows, ages, self.views.history)
 
+    def _check_signature(self) -> None:
+        """Raise TypeError unless the model's forward can be called as it will be."""
+        forward = self.model.forward
+        try:
+            inspect.signature(forward).bind(None, None)
+        except TypeError as error:
+            file = inspect.getsourcefile(type(self.model)) or "?"
+            raise TypeError(
+                f"{type(self.model).__name__}.forward{inspect.signature(forward)} in {file} is called with "
+                "observations and state. Write def forward(self, obs, state=None): ..."
+            ) from error
+
     @torch.no_grad()
     def _try(self, n: int) -> Output:
         """Return what the model makes of `n` random observations."""
         with forked(self.device), self.autocast():
             mixed = torch.is_autocast_enabled(self.device.type)
             seen = self._random_seen(n)
+            self._check_signature()
             try:
                 output: Output = self.model(self._normalize(seen), self.initial_state(n))
             except RuntimeError as error:
@@ -318,6 +331,11 @@ class Policy(nn.Module):
         if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
             _check_mask(self.observation_spec[ACTION_MASK], shapes, self.action_spec)
         output = self._try(n)
+        if not isinstance(output, Output):
+            raise TypeError(
+                f"{name}.forward returned a {type(output).__name__}. Return rl8.models.Output(features, values): "
+                f"features a mapping with {', '.join('.'.join(path) for path, _ in _paths(shapes))}, values [L, B]."
+            )
         for path, shape in _paths(shapes):
             found: Any = output.features
             for key in path:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from rl8.checks import unknown
+from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import Hyperparameters
 
@@ -25,7 +26,7 @@ def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[
     names = [*parts, *(field.name for field in fields(Hyperparameters)), *others]
     for name in options:
         if name not in names:
-            raise TypeError(unknown("option", name, names))
+            raise TypeError(unknown("option", name, names, guess=ours_in_python(name)))
 
 
 def within_limits(env_cls: Any, options: Mapping[str, Any]) -> dict[str, int]:

@@ -306,3 +306,30 @@ def test_a_window_of_every_model_is_seen():
 def test_a_mask_that_does_not_fit_the_action_is_refused(mask, action, message):
     with pytest.raises(ValueError, match=message):
         Policy(specs.Composite(action_mask=mask, x=specs.Unbounded(2)), action)
+
+
+class Returning(Model):
+    """Returns what it is told."""
+
+    result: object = None
+
+    def forward(self, obs, state=None):
+        return self.result
+
+
+class Alone(Model):
+    def forward(self, obs):
+        return None
+
+
+def test_a_model_that_returns_something_else_is_told_what_to_return():
+    Returning.result = torch.zeros(1, 2, 2)
+    message = r"^Returning.forward returned a Tensor. Return rl8.models.Output\(features, values\): .* logits, values"
+    with pytest.raises(TypeError, match=message):
+        Policy(FLAT, CHOICE, model_cls=Returning)
+
+
+def test_a_forward_that_takes_no_state_is_named_with_its_file():
+    message = r"^Alone.forward\(obs\) in .*test_policy.py is called .* Write def forward\(self, obs, state=None\)"
+    with pytest.raises(TypeError, match=message):
+        Policy(FLAT, CHOICE, model_cls=Alone)

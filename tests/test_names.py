@@ -1,0 +1,74 @@
+import pytest
+from omegaconf import OmegaConf
+
+from rl8 import Trainer
+from rl8.config.compose import checked, composer
+from rl8.env import CartPole
+from rl8.names import THEIRS, ours, ours_in_python
+
+
+def test_our_keys_exist():
+    with composer():
+        cfg, _ = checked([])
+    for key in THEIRS:
+        if "=" not in key:
+            node, _, last = key.rpartition(".")
+            assert last in OmegaConf.select(cfg, node), key
+
+
+def test_no_name_of_theirs_is_a_key_of_ours_in_the_same_place():
+    with composer():
+        cfg, _ = checked([])
+    for key, names in THEIRS.items():
+        for name in names.split():
+            assert name not in cfg.algo or key == "algo.optimizer._target_", name
+
+
+def test_no_name_means_two_things():
+    names = [name for names in THEIRS.values() for name in names.split()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("algo.lr=1e-4", "algo.optimizer.lr=1e-4"),
+        ("algo.learning_rate=1e-4", "algo.optimizer.lr=1e-4"),
+        ("algo.target_kl=0.01", "algo.target_kl_div=0.01"),
+        ("algo.n_steps=128", "algo.horizon=128"),
+        ("total_timesteps=1000", "goal.env_steps=1000"),
+        ("num_steps_per_env=24", "algo.horizon=24"),
+        ("ent_coef=0.01", "algo.entropy_coeff=0.01"),
+        ("algo.num_learning_epochs=5", "algo.num_sgd_iters=5"),
+        ("algo.desired_kl=0.01", "algo.target_kl_div=0.01"),
+        ("model.net_arch=[64,64]", "network.hiddens=[64,64]"),
+    ],
+)
+def test_their_names_are_answered_with_ours_and_the_advice_works(word, ours):
+    with composer():
+        with pytest.raises(ValueError, match=r"Unknown key") as caught:
+            checked([word])
+        assert str(caught.value).endswith(f"Try {ours}.")
+        checked([ours])
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("lr", r"optimizer_config=\{\"lr\": 1e-3\}"),
+        ("n_steps", "horizon"),
+        ("total_timesteps", "EnvSteps"),
+        ("clip_range", "clip_param"),
+    ],
+)
+def test_their_names_are_answered_in_python_too(name, advice):
+    with pytest.raises(TypeError, match=rf"^Unknown option '{name}'. Did you mean .*{advice}"):
+        Trainer(CartPole, **{name: 1})
+
+
+def test_names_are_found_however_they_are_written():
+    assert ours("Total-Timesteps") == "goal.env_steps"
+    assert ours("algo.e_clip") == "algo.clip_param"
+    assert ours("nobody_calls_it_so") is None
+    assert ours_in_python("nobody_calls_it_so") is None
+    assert ours_in_python("n_epochs") == "num_sgd_iters"
