@@ -10,6 +10,7 @@ REWARDS: Final = "rewards"
 TERMINATED: Final = "terminated"
 TRUNCATED: Final = "truncated"
 FINAL_OBS: Final = "final_obs"
+METRICS: Final = "metrics"
 ACTION_MASK: Final = "action_mask"
 
 # Metrics. Counts say what they count: env steps are single transitions (num_envs * horizon per iteration).
@@ -24,3 +25,5 @@ STEP_MS: Final = "profiling/step_ms"
 EVAL_MS: Final = "profiling/eval_ms"
 TRANSITIONS_PER_S: Final = "profiling/transitions_per_s"
 MEMORY_MB: Final = "memory/peak_mb"
+# Names that an environment's own metrics can't have.
+RESERVED_METRICS: Final = (ENV_STEPS, ENV_RESETS)

@@ -56,18 +56,25 @@ class Spec:
         Raises:
             ValueError: If type, shape, dtype, device or range differ; the message names the leaf.
         """
+        self.check_layout(sample, name)
+        if sample.is_floating_point() and not bool(torch.isfinite(sample).all()):
+            raise ValueError(f"{name} has values that are infinite or NaN.")
+        self._check_range(sample, name)
+
+    def check_layout(self, sample: Any, name: str = "sample") -> None:
+        """Check all but the values of a batch `[n, *shape]`: it never waits for the device.
+
+        Raises:
+            ValueError: If type, shape, dtype or device differ; the message names the leaf.
+        """
         if not isinstance(sample, Tensor):
             raise ValueError(f"{name} is a {type(sample).__name__}, expected a tensor ({self._shape_text()}).")
-        expected = tuple(self.shape)
-        if sample.ndim < 1 or tuple(sample.shape[1:]) != expected:
+        if sample.ndim < 1 or sample.shape[1:] != self.shape:
             raise ValueError(f"{name} has shape {tuple(sample.shape)}, expected ({self._shape_text()}) of {self}.")
         if sample.dtype != self.dtype:
             raise ValueError(f"{name} has dtype {sample.dtype}, expected {self.dtype} of {self}.")
         if sample.device.type != self.device.type:
             raise ValueError(f"{name} is on {sample.device}, expected {self.device} of {self}.")
-        if sample.is_floating_point() and not bool(torch.isfinite(sample).all()):
-            raise ValueError(f"{name} has values that are infinite or NaN.")
-        self._check_range(sample, name)
 
     def _check_range(self, sample: Tensor, name: str) -> None:
         """Raise ValueError if a value is outside the spec's range."""
@@ -331,6 +338,17 @@ class Composite(Spec):
 
     def check(self, sample: Any, name: str = "sample") -> None:
         """Check every entry of a TensorDict; the message names the leaf."""
+        self._check_keys(sample, name)
+        for key, spec in self.items():
+            spec.check(sample[key], f"{name}[{key!r}]")
+
+    def check_layout(self, sample: Any, name: str = "sample") -> None:
+        """Check all but the values of every entry of a TensorDict."""
+        self._check_keys(sample, name)
+        for key, spec in self.items():
+            spec.check_layout(sample[key], f"{name}[{key!r}]")
+
+    def _check_keys(self, sample: Any, name: str) -> None:
         if not isinstance(sample, (TensorDict, Mapping)):
             raise ValueError(f"{name} is a {type(sample).__name__}, expected a TensorDict with {', '.join(self)}.")
         missing = [key for key in self if key not in sample.keys()]  # noqa: SIM118 (TensorDict has no __contains__)
@@ -339,8 +357,6 @@ class Composite(Spec):
             what = [f"lacks {', '.join(missing)}"] if missing else []
             what += [f"has {', '.join(surplus)}, which the spec does not name"] if surplus else []
             raise ValueError(f"{name} {' and '.join(what)}.")
-        for key, spec in self.items():
-            spec.check(sample[key], f"{name}[{key!r}]")
 
     def to(self, device: Device) -> Composite:
         """Return this spec on another device."""

@@ -444,3 +444,14 @@ def test_mappings_become_composites():
     assert as_spec({"a": Unbounded(), "b": {"c": gym.spaces.Discrete(3)}}) == Composite(
         a=Unbounded(), b=Composite(c=Categorical(3))
     )
+
+
+def test_a_layout_is_checked_without_looking_at_values():
+    spec = Composite(x=Bounded(0.0, 1.0, shape=(2,)), y=Categorical(3))
+    spec.check_layout(TensorDict({"x": torch.full((4, 2), torch.nan), "y": torch.full((4,), 9)}, [4]), "obs")
+    with pytest.raises(ValueError, match=r"obs\['x'\] has shape \(4, 1\), expected \(n, 2\)"):
+        spec.check_layout(TensorDict({"x": torch.zeros(4, 1), "y": torch.zeros(4, dtype=torch.long)}, [4]), "obs")
+    with pytest.raises(ValueError, match=r"obs\['y'\] has dtype torch.int32"):
+        spec.check_layout(TensorDict({"x": torch.zeros(4, 2), "y": torch.zeros(4, dtype=torch.int32)}, [4]), "obs")
+    with pytest.raises(ValueError, match=r"obs lacks y"):
+        spec.check_layout(TensorDict({"x": torch.zeros(4, 2)}, [4]), "obs")

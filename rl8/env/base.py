@@ -32,7 +32,8 @@ class Env(ABC):
     host (`.item()`, `if tensor:`, boolean-mask indexing) can be replayed as a CUDA graph.
 
     Physical constants that users may vary are declared with `declare`; they then are tensor attributes that
-    `configure` (called from `reset`) sets to one number or one per environment.
+    `configure` (called from `reset`) sets to one number or one per environment. What a reset draws for a whole episode
+    may lie beside the state: best as a tensor attribute, or as a number, in a list, a dictionary or a module.
 
     Attributes:
         max_horizon: Class limit on steps between resets, or None.
@@ -42,6 +43,11 @@ class Env(ABC):
         device: Where state, observations and rewards live.
         state: Everything that changes from step to step; a tensor or TensorDict of any shape, set by `reset`.
         parameters: The declared physical constants by name: first values and ranges.
+        begins_anew: Whether the class makes sure that a new episode begins where one ended.
+        has_ends: Whether episodes end (`"terminated"`, `"truncated"`). `validate` finds it out from a few steps; a
+            class that reports ends at some steps only sets it to True.
+        metric_names: What a step reports in `"metrics"`, as `validate` found it.
+        drawn: Paths of what a reset draws beside the state, as `validate` found them.
 
     Args:
         num_envs: Number of environments, >= 1.
@@ -55,6 +61,10 @@ class Env(ABC):
 
     max_horizon: ClassVar[int | None] = None
     max_num_envs: ClassVar[int | None] = None
+    begins_anew: ClassVar[bool] = False
+    has_ends: bool = False
+    metric_names: frozenset[str] = frozenset()
+    drawn: frozenset[str] = frozenset()
 
     num_envs: int
     horizon: int | None
@@ -123,8 +133,9 @@ class Env(ABC):
         Returns:
             A TensorDict with batch size `[N]`: `"obs"` `[N, ...]`, `"rewards"` `[N]` or `[N, 1]`, and optionally
             `"terminated"` `[N]` and `"truncated"` `[N]` (bool; such an environment has already begun anew, and `"obs"`
-            is its first observation) and `"final_obs"` `[N, ...]` (the observation before the reset; needed with
-            `"truncated"`).
+            is its first observation), `"final_obs"` `[N, ...]` (the observation before the reset; needed with
+            `"truncated"`) and `"metrics"`: a dictionary of numbers `[N]` by name, recorded as `env/<name>`, their mean
+            over the horizon (NaN says nothing: an environment without news is left out of the mean).
         """
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:

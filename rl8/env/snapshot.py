@@ -56,6 +56,12 @@ def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     return None
 
 
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """Return all paths at which two snapshots differ."""
+    common = before.keys() & after.keys()
+    return (before.keys() ^ after.keys()) | {path for path in common if not _same(before[path], after[path])}
+
+
 def _collect(value: Any, path: str, found: dict[str, Any], seen: dict[int, Any]) -> None:
     if id(value) in seen or isinstance(value, (type, ModuleType)):
         return

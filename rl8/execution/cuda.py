@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.env import Env
+from rl8.env.draws import fingerprint
 from rl8.execution.eager import Eager
 from rl8.execution.graphs import CapturedWork, Work
 from rl8.execution.pieces import Loss, Rows, gradient, split
@@ -135,14 +136,14 @@ class CUDA(Eager):
             self._state.copy_(state)
         self.env.state = self._state
 
-    def _addresses(self) -> list[tuple[str, int]]:
-        """Return where the environment's tensors lie, its state left out."""
+    def _addresses(self) -> list[Any]:
+        """Return where the environment's tensors lie, its state left out, and numbers that a graph would keep."""
         tensors = {
             name: value
             for name, value in vars(self.env).items()
             if name != "state" and isinstance(value, (Tensor, TensorDict))
         }
-        return [(name, tensor.data_ptr()) for name, tensor in named(tensors).items()]
+        return [(name, tensor.data_ptr()) for name, tensor in named(tensors).items()] + fingerprint(self.env)
 
 
 def _check_device(device: torch.device) -> None:

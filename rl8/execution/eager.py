@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rl8.env import Env
+from rl8.env.results import check_obs
 from rl8.execution.graphs import Work
 from rl8.execution.pieces import Loss, Rows, add, gradient, whole
 from rl8.policy.policy import Act, Policy
@@ -107,7 +108,9 @@ class Eager:
 
     def reset(self, config: dict[str, Any] | None) -> Nested:
         """Reset the environment and return its observations `[N, ...]`."""
-        return self.env.reset(config=config)
+        obs = self.env.reset(config=config)
+        check_obs(self.env, obs, "reset() returns observations", values=False)
+        return obs
 
     def collect(self, *, deterministic: bool = False) -> None:
         """Collect one horizon."""

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from rl8.distributions import Distribution
 from rl8.env import Env
+from rl8.env.draws import drawn_values, restore
+from rl8.env.making import make_env
 from rl8.execution.eager import Eager
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
@@ -100,10 +102,7 @@ class Algorithm:
             name="algo.entropy_coeff_schedule",
         )
         self.env_cls = env_cls
-        self.env = env_cls(hparams.num_envs, hparams.horizon, device=self.device)
-        if not isinstance(self.env, Env):
-            made = type(self.env).__name__
-            raise TypeError(f"{env_cls!r} made a {made}, which is no rl8.env.Env. Derive it from Env.")
+        self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
         self.env.validate()
         self.policy = Policy(
             self.env.observation_spec,
@@ -362,6 +361,7 @@ class Algorithm:
             "env_state": plain(self.env.state) if started else None,
             # not its physical constants alone: what a reset draws for a whole episode may lie beside the state
             "env_tensors": {name: plain(value) for name, value in _env_tensors(self.env).items()},
+            "env_draws": drawn_values(self.env),
             "counters": {name: getattr(self, name) for name in ("env_steps", "iterations", "resets", "horizons")},
         }
 
@@ -385,6 +385,7 @@ class Algorithm:
         for name, value in _env_tensors(self.env).items():
             if name in saved["env_tensors"]:
                 setattr(self.env, name, restored(saved["env_tensors"][name], value))
+        restore(self.env, saved["env_draws"])
         if saved["env_state"] is not None:
             self.env.state = restored(saved["env_state"], self.env.state)
         self._buffered = False

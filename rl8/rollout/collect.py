@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from rl8.env import Env
+from rl8.env.results import check_result
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.rollout import Rollout
 from rl8.specs import Nested
@@ -52,6 +53,8 @@ def collect(
         if chosen.values is not None:
             rollout.values[t] = chosen.values
         out = step(chosen.env_actions)
+        if t == rollout.horizon - 1:
+            check_result(env, out, values=False)
         state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
         if on_step is not None:
             on_step(t)

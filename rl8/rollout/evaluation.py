@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rl8.env import Env
+from rl8.env.making import make_env
 from rl8.policy.policy import Policy
 from rl8.rng import forked
 from rl8.rollout.collect import collect
@@ -49,7 +50,7 @@ class Evaluator:
         num_envs = min(num_envs, getattr(env_cls, "max_num_envs", None) or num_envs)
         self.policy = policy
         with _undisturbed(policy):  # a constructor may draw physical constants
-            self.env = env_cls(num_envs, horizon, device=policy.device)
+            self.env = make_env(env_cls, num_envs, horizon, policy.device)
         self.rollout = Rollout(policy, num_envs, horizon, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset)
 
     def run(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> Metrics:

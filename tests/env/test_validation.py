@@ -320,7 +320,15 @@ PARTS = {
     ),
     "not finite": (
         {"reset": resets_to(lambda self: torch.full((N, 1), torch.nan))},
-        r"obs has values that are infinite or NaN",
+        r"obs has values that are infinite or NaN. Look for a division by 0",
+    ),
+    "a dict for observations": (
+        {
+            "observation_spec": Composite(x=Unbounded(1)),
+            "__init__": constructor(action_spec=Unbounded(1)),
+            "reset": resets_to(lambda self: {"x": torch.rand(N, 1)}),
+        },
+        r"returns observations that are a dict, expected a TensorDict. Return TensorDict\(obs, batch_size=\[self.num",
     ),
     "too many": (
         {"reset": resets_to(lambda self: torch.rand(N + 1, 1))},
@@ -403,6 +411,24 @@ RESULTS = {
         returning(truncation=lambda x: x[:, 0] > 0),
         r"returns 'truncation', which means nothing. Did you mean 'truncated'\? Rename it",
     ),
+    "info": (returning(info=lambda x: x[:, 0]), r"returns 'info', which means nothing. Did you mean 'metrics'"),
+    "unknown": (
+        returning(speed=lambda x: x[:, 0]),
+        r"returns 'speed', which means nothing. Numbers to be recorded belong in 'metrics'.*Leave out everything else",
+    ),
+    "metrics": (returning(metrics=lambda x: x[:, 0]), r"returns 'metrics' that are a Tensor, expected a dictionary"),
+    "metric shape": (
+        returning(metrics=lambda x: TensorDict({"speed": x.expand(N, 2)}, [N])),
+        r"returns a metric 'speed' of shape \(5, 2\), expected \(5,\). Return one number per environment",
+    ),
+    "metric name": (
+        returning(metrics=lambda x: TensorDict({"steps": x}, [N])),
+        r"returns a metric 'steps', and rl8 records env/steps itself. Give it another name",
+    ),
+    "final_obs not finite": (
+        returning(final_obs=lambda x: x / 0),
+        r"returns final_obs that break observation_spec: obs has values that are infinite or NaN. Look for a division",
+    ),
     "batch size": (
         {"result": lambda self: TensorDict(dict(Line.result(self)), [])},
         r"returns a TensorDict of batch size \(\), expected \(5,\). Give it batch_size=\[self.num_envs\]",
@@ -460,6 +486,135 @@ def test_a_result_on_another_device_is_named():
 
     with pytest.raises(ValueError, match=r"'terminated' of shape .* on meta, expected cpu. Create it with device="):
         Elsewhere().validate()
+
+
+# --- signatures
+
+
+class Seeded(Line):
+    def reset(self, *, seed=None, options=None):
+        return super().reset()
+
+
+class Deviceless(Line):
+    def __init__(self, num_envs=N, horizon=None):
+        super().__init__(num_envs, horizon)
+
+
+class Inert(Line):
+    def step(self):
+        return super().step(torch.zeros(self.num_envs, 1))
+
+
+SIGNATURES = {
+    Seeded: r"Seeded.reset\(self, \*, seed=None, options=None\) does not take what rl8 gives it. "
+    r"Write def reset\(self, \*, config=None\): ...",
+    Deviceless: r"Deviceless.__init__\(self, num_envs=5, horizon=None\) does not take what rl8 gives it. "
+    r'Write def __init__\(self, num_envs, /, horizon=None, \*, device="cpu", ...\), and pass them on',
+    Inert: r"Inert.step\(self\) does not take what rl8 gives it. Write def step\(self, action\)",
+}
+
+
+@pytest.mark.parametrize("cls", SIGNATURES, ids=lambda cls: cls.__name__)
+def test_wrong_signatures_are_answered_by_the_right_ones(cls):
+    with pytest.raises(ValueError, match=SIGNATURES[cls]):
+        cls().validate()
+
+
+def test_a_class_that_only_a_function_can_make_is_valid():
+    class Named(Line):
+        def __init__(self, name):
+            super().__init__(N)
+
+    Named("fell").validate()
+
+
+def test_keywords_for_all_are_enough():
+    broken(reset=lambda self, **settings: Line.reset(self))().validate()
+
+
+# --- the ends of episodes
+
+
+class Falls(Line):
+    """Falls from 3 to 0 in steps of up to 1; `ends` and `follows` are what subclasses differ in."""
+
+    def reset(self, *, config=None):
+        self.state = 3 + torch.rand(self.num_envs, 1)
+        return self.state
+
+    def step(self, action):
+        fallen = self.state - torch.rand_like(self.state)
+        down = self.ends(fallen)
+        self.state = self.follows(down, fallen)
+        return TensorDict({"obs": self.state, "rewards": self.state, "terminated": down.squeeze(-1)}, [self.num_envs])
+
+    def ends(self, fallen):
+        return fallen < 0
+
+    def follows(self, down, fallen):
+        return torch.where(down, 3 + torch.rand_like(fallen), fallen)
+
+
+class StaysDown(Falls):
+    def follows(self, down, fallen):
+        return fallen
+
+
+class LiesStill(Falls):
+    def follows(self, down, fallen):
+        return torch.where(fallen < 0, torch.minimum(fallen, self.state), fallen).clamp(min=-1e-3)
+
+    def ends(self, fallen):
+        return (fallen < 0) & (self.state > 0)
+
+
+class OneStepLong(Falls):
+    def ends(self, fallen):
+        return torch.ones_like(fallen, dtype=torch.bool)
+
+
+class Coin(Falls):
+    def ends(self, fallen):
+        return torch.rand_like(fallen) < 0.5
+
+
+class SeesNothing(Falls):
+    def reset(self, *, config=None):
+        return torch.zeros_like(super().reset())
+
+    def step(self, action):
+        out = super().step(action)
+        return out.set("obs", torch.zeros_like(out["obs"]))
+
+
+@pytest.mark.parametrize("cls", [Falls, OneStepLong, Coin, SeesNothing])
+def test_episodes_that_begin_anew_pass(cls):
+    env = cls(16)
+    assert not env.has_ends
+    env.validate()
+    assert env.has_ends
+
+
+@pytest.mark.parametrize(
+    ("cls", "fault"),
+    [(StaysDown, "what has ended ends again at every following step"), (LiesStill, "what has ended stands still")],
+)
+def test_episodes_that_never_begin_anew_are_refused(cls, fault):
+    with pytest.raises(ValueError, match=rf"step\(\) never begins anew: {fault}. .*torch.where\(ended, .*EpisodicEnv"):
+        cls(16).validate()
+
+
+def test_ends_are_known_from_the_class_too():
+    class Rarely(Line):
+        has_ends = True
+
+    env = Rarely()
+    env.validate()
+    assert env.has_ends
+    endless = Line()
+    endless.validate()
+    assert not endless.has_ends
 
 
 # --- action masks

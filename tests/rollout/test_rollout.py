@@ -12,6 +12,7 @@ from rl8.policy.policy import Policy
 from rl8.ppo.advantages import gae
 from rl8.rollout.collect import collect, store_values
 from rl8.rollout.rollout import Rollout
+from rl8.specs import Categorical, Unbounded
 
 SMALL_RNN = {"hidden_size": 8, "num_layers": 2}
 # Name: class of the algorithm, model and its options.
@@ -289,3 +290,52 @@ def test_rewards_may_be_a_column(shape):
     out = TensorDict({"obs": env.state, "rewards": rewards.reshape(shape)}, [6])
     rollout.store_step(0, out, policy, None)
     assert torch.equal(rollout.rewards[0], rewards)
+
+
+class Shrinks(ContinuousDummyEnv):
+    """Observes itself in another shape or type once it has gone `limit` steps, or been reset as often."""
+
+    limit = 6
+
+    def change(self, obs):
+        return obs[:, :1]
+
+    def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+        super().__init__(num_envs, horizon, device=device)
+        self.observation_spec, self.action_spec = Unbounded(2), Categorical(2)
+
+    def reset(self, *, config=None):
+        self.state = torch.zeros(self.num_envs, 2)
+        return self.state
+
+    def step(self, action):
+        self.state = self.state + 1
+        obs = self.state if float(self.state[0, 0]) < self.limit else self.change(self.state)
+        return TensorDict({"obs": obs, "rewards": torch.zeros(self.num_envs)}, [self.num_envs])
+
+
+class Widens(Shrinks):
+    def change(self, obs):
+        return obs.double()
+
+
+@pytest.mark.parametrize(
+    ("cls", "fault"), [(Shrinks, r"shape \(6, 1\), expected \(n, 2\)"), (Widens, "dtype torch.float64")]
+)
+def test_what_changes_its_shape_or_type_after_validation_is_caught_by_the_horizons_end(cls, fault):
+    algorithm = build("mlp", cls)
+    with pytest.raises(
+        ValueError, match=rf"step\(\) returns observations that break observation_spec: obs has {fault}"
+    ):
+        algorithm.collect()
+
+
+def test_what_a_later_reset_observes_is_compared_too():
+    algorithm = build("mlp", Shrinks, horizons_per_env_reset=1, horizon=4)
+    algorithm.collect()
+    algorithm.step()
+    algorithm.env.reset = lambda *, config=None: torch.zeros(6, 1)
+    with pytest.raises(
+        ValueError, match=r"Shrinks.reset\(\) returns observations that break observation_spec: obs has sh"
+    ):
+        algorithm.collect()

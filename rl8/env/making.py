@@ -1,0 +1,49 @@
+"""From what a user hands in to environments, or to the answer what to hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import rl8.env
+from rl8.checks import closest
+from rl8.env.base import Env
+from rl8.env.validation import CONSTRUCTOR, takes
+
+
+def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: torch.device) -> Env:
+    """Return the environments that a class, or a function with the same arguments, makes.
+
+    Raises:
+        TypeError: If it is neither, does not take these arguments, or makes something else.
+    """
+    given: Any = env_cls
+    if isinstance(given, Env):
+        name = type(given).__name__
+        raise TypeError(
+            f"{name}({given.num_envs}) was given: environments that exist already. Pass the class, and how many there "
+            f"are to be as an option: Trainer({name}, num_envs={given.num_envs})."
+        )
+    if isinstance(given, str):
+        raise TypeError(f"The environment {given!r} was given as a text. {_class_advice(given)}")
+    name = getattr(given, "__name__", None) or repr(given)
+    if not callable(given):
+        raise TypeError(
+            f"{name} was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer(CartPole)."
+        )
+    if not takes(given, num_envs, horizon, device=device):
+        raise TypeError(f"{name} can't be called with (num_envs, horizon, device=...). Write {CONSTRUCTOR}: ...")
+    env = given(num_envs, horizon, device=device)
+    if not isinstance(env, Env):
+        raise TypeError(f"{given!r} made a {type(env).__name__}, which is no rl8.env.Env. Derive it from Env.")
+    return env
+
+
+def _class_advice(text: str) -> str:
+    """Return how to pass the class that a text means."""
+    found = {name: getattr(rl8.env, name) for name in rl8.env.__all__}
+    classes = [name for name, cls in found.items() if isinstance(cls, type) and issubclass(cls, Env)]
+    name = closest(text, classes) or "CartPole"
+    return f"Pass the class: from rl8.env import {name}; Trainer({name})."

@@ -1,0 +1,49 @@
+import functools
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from rl8 import Trainer
+from rl8.env import CartPole, Env
+from rl8.env.making import make_env
+
+CPU = torch.device("cpu")
+
+
+class NoDevice(CartPole):
+    def __init__(self, num_envs, horizon=None):
+        super().__init__(num_envs, horizon)
+
+
+def test_classes_and_functions_make_environments():
+    assert make_env(CartPole, 4, 8, CPU).horizon == 8
+    assert make_env(functools.partial(CartPole, gravity=1.0), 4, 8, CPU).gravity == 1.0
+    assert make_env(lambda n, horizon, device: NoDevice(n), 4, 8, CPU).num_envs == 4
+
+
+WRONG = {
+    "made": (CartPole(8), r"CartPole\(8\) was given: environments that exist already.*Trainer\(CartPole, num_envs=8\)"),
+    "text": (
+        "cart_pole",
+        r"'cart_pole' was given as a text. Pass the class: from rl8.env import CartPole; Trainer\(CartPole\)",
+    ),
+    "nothing": (None, r"None was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer\(CartPole\)"),
+    "constructor": (
+        NoDevice,
+        r"NoDevice can't be called with \(num_envs, horizon, device=...\). "
+        r'Write def __init__\(self, num_envs, /, horizon=None, \*, device="cpu", ...\)',
+    ),
+    "other": (
+        lambda n, horizon, device: TensorDict({}, []),
+        r"made a TensorDict, which is no rl8.env.Env. Derive it from Env",
+    ),
+    "abstract": (Env, r"abstract"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_class_of_environments_is_answered_by_what_to_pass(name):
+    given, message = WRONG[name]
+    with pytest.raises(TypeError, match=message):
+        Trainer(given, num_envs=4, horizon=4)
