@@ -25,6 +25,8 @@ from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics
+from rl8.rollout.nonfinite import first_nonfinite
+from rl8.rollout.rollout import Rollout
 from rl8.settings import TrainerSettings
 from rl8.tracking.run import Tracker
 from rl8.tracking.thinning import Recorder, thinned_out
@@ -139,7 +141,7 @@ class Trainer:
             data.ITERATIONS: float(algorithm.iterations),
             data.MEMORY_MB: execution.memory_mb(),
         }
-        _check_finite(values)
+        _check_finite(values, algorithm.rollout)
         if len(self.history) >= MAX_HISTORY:
             self.history[:] = thinned_out(self.history)
         self.history.append(values)
@@ -373,16 +375,13 @@ def to_host(metrics: Metrics) -> dict[str, float]:
     return dict(zip(metrics, numbers, strict=True))
 
 
-def _check_finite(metrics: Mapping[str, float]) -> None:
+def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
     bad = [name for name in ("returns/mean", "losses/total") if not math.isfinite(metrics[name])]
     if bad:
+        cause = first_nonfinite(rollout)
         raise FloatingPointError(
             f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
-            + (
-                "The environment gave rewards that are infinite or NaN."
-                if bad[0].startswith("returns")
-                else "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5."
-            )
+            + (cause or "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5.")
         )
 
 

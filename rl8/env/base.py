@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -13,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.checks import check_range, unknown
-from rl8.env.parameters import Parameter
+from rl8.env.parameters import Parameter, check_derived
 from rl8.env.validation import validate
 from rl8.specs import Nested, Spec, as_spec
 
@@ -81,6 +82,7 @@ class Env(ABC):
         self.horizon = horizon
         self.device = torch.device(device or "cpu")
         self.parameters: dict[str, Parameter] = {}
+        self._deriving: list[str] | None = None  # what `derive` has assigned, while it runs
         for name in ("observation_spec", "action_spec"):  # set on the class, or before this constructor ran
             if (spec := getattr(self, f"_{name}", None)) is not None:
                 setattr(self, name, spec)
@@ -187,16 +189,32 @@ class Env(ABC):
                 )
         self._set(config, "env_config")
 
+    def check_constants(self, constants: Mapping[str, Tensor], origin: str) -> None:  # noqa: B027 (as below)
+        """Raise ValueError where physical constants contradict each other; called before any is changed.
+
+        Args:
+            constants: All of them by name, as they would be: 0-d or `[N]`. `parameters.check_order` compares them.
+            origin: What the user's keys begin with: `"env"`, or `"env_config"` at a reset.
+        """
+
     def derive(self) -> None:  # noqa: B027 (a hook that most environments leave empty)
         """Recompute what depends on the physical constants; called after each change. Store it with `assign`."""
 
     def assign(self, name: str, value: Tensor) -> None:
         """Set a tensor attribute, in place where the shape stays: a captured CUDA graph then reads the new values."""
+        if self._deriving is not None:
+            self._deriving.append(name)
         old = getattr(self, name, None)
         if isinstance(old, Tensor) and old.shape == value.shape and old.dtype == value.dtype:
             old.copy_(value)
         else:
             setattr(self, name, value)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the constructor's defaults by name."""
+        parameters = inspect.signature(cls).parameters.values()
+        return {parameter.name: parameter.default for parameter in parameters}
 
     def number(self, name: str, index: int) -> float:
         """Return a physical constant of one environment, for drawing."""
@@ -208,9 +226,17 @@ class Env(ABC):
             name: self.parameters[name].tensor(f"{origin}.{name}", value, self.num_envs, self.device)
             for name, value in values.items()
         }
+        present = {name: getattr(self, name) for name in self.parameters if name not in tensors}
+        self.check_constants(present | tensors, origin)
         for name, tensor in tensors.items():
             self.assign(name, tensor)
+        names: list[str] = []
+        self._deriving = names
         self.derive()
+        self._deriving = None
+        if self.device.type != "meta":  # where tensors have no values
+            derived = {name: getattr(self, name) for name in names}
+            check_derived(derived, tensors, origin=origin, defaults=self.defaults())
 
     def _spec(self, name: str) -> Spec:
         spec = self.__dict__.get(f"_{name}")

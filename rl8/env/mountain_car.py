@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from rl8.checks import check_range
 from rl8.data import OBS, REWARDS
 from rl8.env import drawing
 from rl8.env.base import Env
-from rl8.env.parameters import Parameter, Value
+from rl8.env.parameters import Parameter, Value, check_order
 from rl8.specs import Categorical, Unbounded
 
 
@@ -45,7 +47,7 @@ class MountainCar(Env):
         device: Where everything lives.
 
     Raises:
-        ValueError: If a constant is out of its range.
+        ValueError: If a constant is out of its range, or the track is empty or does not hold the start.
     """
 
     state: Tensor
@@ -91,6 +93,12 @@ class MountainCar(Env):
             start_low=Parameter(start_low),
             start_high=Parameter(start_high),
         )
+
+    def check_constants(self, constants: Mapping[str, Tensor], origin: str) -> None:
+        """Refuse a track without length, and a start that is empty or off the track."""
+        check = functools.partial(check_order, constants, origin=origin, defaults=self.defaults())
+        check(["min_position", "max_position"], strict=True)
+        check(["min_position", "start_low", "start_high", "max_position"])
 
     def derive(self) -> None:
         """Recompute the lower limit of the velocity."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from rl8.checks import check_range, unknown
 
 # What a parameter may be given as: one number, one per environment, or {"low": ..., "high": ...} for uniform draws.
 Value = float | Sequence[float] | Tensor | Mapping[str, float]
+
+LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Parameter:
             return torch.tensor(float(value), device=device)
         try:
             tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise TypeError(
                 f"{key}={value!r} is no number. Accepted: a number, {num_envs} numbers (one per environment) or "
                 f"{{low: ..., high: ...}}. Try {key}=1.0."
@@ -81,11 +85,16 @@ class Parameter:
             raise ValueError(
                 f"{key}={dict(value)!r} is empty: low is above high. Try {key}={{low: {high}, high: {low}}}."
             )
-        return torch.rand(num_envs, device=device) * float(high - low) + float(low)
+        u = torch.rand(num_envs, device=device)
+        return u * float(high) + (1 - u) * float(low)  # the difference of the limits may be infinite
 
     def _check(self, key: str, value: Any) -> None:
         hint = f"{key}={self._example(value):g}"
         check_range(key, value, self.low, self.high, low_open=self.low_open, high_open=self.high_open, hint=hint)
+        if abs(value) > LARGEST:
+            raise ValueError(
+                f"{key}={value} is infinite in float32. Accepted: up to {LARGEST:.1e} in size. Try {hint}."
+            )
 
     def _example(self, refused: Any) -> float:
         """Return a number to advise: the first value, unless that is what is refused; else one inside the range."""
@@ -94,3 +103,68 @@ class Parameter:
         if self.low is None:
             return 1.0 if self.high is None else self.high - 1
         return self.low + 1 if self.high is None else (self.low + self.high) / 2
+
+
+def check_order(
+    constants: Mapping[str, Tensor],
+    names: Sequence[str],
+    *,
+    origin: str,
+    defaults: Mapping[str, float],
+    strict: bool = False,
+) -> None:
+    """Check that constants which only make sense in one order are in it, in every environment.
+
+    Args:
+        constants: All constants by name.
+        names: Those that must not fall from each to the next.
+        origin: What the user's keys begin with, e.g. `"env"`.
+        defaults: Values in the right order, to advise.
+        strict: Whether they must rise.
+
+    Raises:
+        ValueError: If two are not in order; the message names both.
+    """
+    for low, high in itertools.pairwise(names):
+        one, other = torch.broadcast_tensors(constants[low], constants[high])
+        wrong = one >= other if strict else one > other
+        if bool(wrong.any()):  # host sync: only where new values come, never in a step
+            first, second = one[wrong].flatten()[0].item(), other[wrong].flatten()[0].item()
+            advice = " ".join(f"{origin}.{name}={defaults[name]:g}" for name in names)
+            raise ValueError(
+                f"{origin}.{low}={first:g} is {'not below' if strict else 'above'} {origin}.{high}={second:g}. "
+                f"Accepted: {(' < ' if strict else ' <= ').join(names)}. Try {advice}."
+            )
+
+
+def check_derived(
+    derived: Mapping[str, Tensor], values: Mapping[str, Tensor], *, origin: str, defaults: Mapping[str, Any]
+) -> None:
+    """Check that what follows from constants is finite; the message names the constant that is most out of size.
+
+    Args:
+        derived: What was computed from them.
+        values: The constants that were set.
+        origin: What the user's keys begin with, e.g. `"env"`.
+        defaults: Values to advise.
+
+    Raises:
+        ValueError: If something is infinite or NaN.
+    """
+    for name, tensor in derived.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):  # host sync: as above
+            extremes = {key: max(value.flatten().tolist(), key=_size) for key, value in values.items()}
+            key = max(extremes, key=lambda name: _size(extremes[name]))
+            default = defaults.get(key)
+            advice = (
+                f"Try {origin}.{key}={default:g}." if isinstance(default, (int, float)) else "Give one nearer to 1."
+            )
+            raise ValueError(
+                f"{origin}.{key}={extremes[key]:g} makes {name.strip('_')}, which is computed from it, infinite or NaN "
+                f"in float32. Accepted: numbers of ordinary size. {advice}"
+            )
+
+
+def _size(number: float) -> float:
+    """Return how many powers of ten a number is away from 1."""
+    return abs(math.log10(abs(number))) if number else 0.0

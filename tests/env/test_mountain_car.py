@@ -118,3 +118,40 @@ def test_render_shows_the_car_and_the_flag():
     assert tuple(arrived[88, 565]) == green
     with pytest.raises(ValueError, match=r"index=-1 is out of range"):
         env.render(-1)
+
+
+OFF = {
+    "walls the wrong way round": (
+        {"min_position": 1.0, "max_position": 0.0},
+        r"env.min_position=1 is not below env.max_position=0. Accepted: min_position < max_position. "
+        r"Try env.min_position=-1.2 env.max_position=0.6",
+    ),
+    "no track": ({"min_position": 0.5, "max_position": 0.5}, r"env.min_position=0.5 is not below env.max_position=0.5"),
+    "a start off the track": (
+        {"start_low": 64},
+        r"env.start_low=64 is above env.start_high=-0.4. .*env.start_low=-0.6 ",
+    ),
+    "a start left of it": ({"start_low": -2.0}, r"env.min_position=-1.2 is above env.start_low=-2"),
+    "a start right of it": ({"start_high": 0.7}, r"env.start_high=0.7 is above env.max_position=0.6"),
+    "one of several": (
+        {"start_high": [-0.4, 0.9, 0.0]},
+        r"env.start_high=0.9 is above env.max_position=0.6. Accepted: min_position <= start_low <= start_high <= ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_constants_that_contradict_each_other_are_refused(name):
+    constants, message = OFF[name]
+    with pytest.raises(ValueError, match=message):
+        MountainCar(3, **constants)
+
+
+def test_a_contradiction_at_a_reset_changes_nothing():
+    env = MountainCar(2)
+    with pytest.raises(
+        ValueError, match=r"env_config.start_low=0 is above env_config.start_high=-0.4. .*Try env_config.min"
+    ):
+        env.reset(config={"start_low": 0.0})
+    assert env.start_low.item() == pytest.approx(-0.6)
+    env.reset(config={"start_low": 0.0, "start_high": 0.1})

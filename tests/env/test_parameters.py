@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl8.env import Parameter
+from rl8.env import CartPole, Parameter, Pendulum
 
 CPU = torch.device("cpu")
 
@@ -86,3 +86,27 @@ def test_the_upper_limit_counts_too():
         ValueError, match=r"env.friction=1.0 is out of range. Accepted: a number in \[0, 1\)\. Try env.friction=0.5\.$"
     ):
         parameter.tensor("env.friction", 1.0, 2, CPU)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, 10**400, {"low": 0, "high": 1e39}])
+def test_what_float32_can_not_hold_is_infinite(value):
+    with pytest.raises(
+        ValueError, match=r"env\.x(\.high)?=-?1\d*(e\+39)? is infinite in float32. Accepted: up to 3.4e\+38 in size"
+    ):
+        Parameter(1.0).tensor("env.x", value, 3, CPU)
+
+
+def test_draws_between_the_largest_numbers_are_finite():
+    drawn = Parameter(1.0).tensor("env.x", {"low": -3e38, "high": 3e38}, 1000, CPU)
+    assert drawn.isfinite().all()
+    assert drawn.min() < -2.9e38
+    assert drawn.max() > 2.9e38
+
+
+def test_constants_whose_consequences_are_infinite_are_named():
+    with pytest.raises(
+        ValueError, match=r"env.length=1e-30 makes lift, which is computed from it, infinite.*env.length=1\."
+    ):
+        Pendulum(3, length=1e-30)
+    with pytest.raises(ValueError, match=r"env.length=3e\+38 makes coupling, .*Accepted: numbers of ordinary size"):
+        CartPole(3, length=[1.0, 3e38, 1.0], pole_mass=2e37)
