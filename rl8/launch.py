@@ -224,12 +224,8 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     chosen = parts(plan)
     import torch
 
-    from rl8.trainer import EVAL_METRICS, METRICS, Trainer
+    from rl8.trainer import Trainer, metric_names
 
-    if plan.goal.metric not in (*METRICS, *EVAL_METRICS):
-        raise ValueError(
-            f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, [*EVAL_METRICS, *METRICS])}"
-        )
     torch.manual_seed(plan.seed)
     algorithm = chosen.algorithm_cls(
         chosen.env_cls,
@@ -241,6 +237,8 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         device=plan.device,
         **plan.algorithm.options,
     )
+    if plan.goal.metric not in (known := metric_names(algorithm.env)):
+        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
     condition = stop_condition(plan)
     settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))
     return Trainer(

@@ -202,7 +202,7 @@ class Trainer:
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
-        _check_keys(stop, evaluates=steps_per_eval is not None)
+        _check_keys(stop, metric_names(self.algorithm.env), evaluates=steps_per_eval is not None)
         resumed, self._resumed = self._resumed, {}
         same_stop = _go_on(stop, resumed.get("stop"))
         tracker = self._start_tracker(stop, resumed.get("run_id"))
@@ -340,6 +340,12 @@ class Trainer:
             "until": stop.describe(),
         }
         view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))
+        if algorithm.env.has_ends and (hparams.horizons_per_env_reset or 1) > 0:
+            every = (hparams.horizons_per_env_reset or 1) * hparams.horizon
+            view.message(
+                f"Episodes end by themselves, but a reset every {every} steps cuts them off. "
+                "algo.horizons_per_env_reset=-1 lets them go on."
+            )
         return view
 
     def _title(self) -> str:
@@ -369,10 +375,18 @@ def _ignore(metrics: Mapping[str, float], step: int) -> None:
     """Record nothing."""
 
 
+def metric_names(env: Env) -> list[str]:
+    """Return every metric that an iteration or an evaluation may have in an environment that is validated."""
+    own = [f"env/{name}" for name in sorted(env.metric_names)]
+    return [*METRICS, *own, *EVAL_METRICS, *(f"eval/{name}" for name in own)]
+
+
 def to_host(metrics: Metrics) -> dict[str, float]:
     """Return metrics as numbers, by one transfer from the device."""
     numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
-    return dict(zip(metrics, numbers, strict=True))
+    found = dict(zip(metrics, numbers, strict=True))
+    # NaN of an environment's own: it had nothing to report
+    return {name: number for name, number in found.items() if not (name.startswith("env/") and math.isnan(number))}
 
 
 def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
@@ -385,12 +399,12 @@ def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
         )
 
 
-def _check_keys(stop: Condition, *, evaluates: bool) -> None:
+def _check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
     """Raise ValueError if a condition watches a metric that no iteration will ever have."""
     for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
-        if key not in METRICS and key not in EVAL_METRICS:
-            raise ValueError(unknown("metric in a stop condition", key, [*METRICS, *EVAL_METRICS]))
-        if key in EVAL_METRICS and not evaluates:
+        if key not in known:
+            raise ValueError(unknown("metric in a stop condition", key, known))
+        if key.startswith("eval/") and not evaluates:
             raise ValueError(
                 f"The stop condition watches {key}, but evaluation only happens at the end. "
                 "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."

@@ -5,7 +5,7 @@ import torch
 from envs import MaskedBandit, Steering
 
 from rl8 import Algorithm, Normal, RecurrentAlgorithm
-from rl8.env import ContinuousDummyEnv, CueRecall, DiscreteDummyEnv
+from rl8.env import ContinuousDummyEnv, CueRecall, DiscreteDummyEnv, Lander
 from rl8.models import GRUModel
 from rl8.rollout.evaluation import Evaluator
 
@@ -180,3 +180,26 @@ def test_short_sequences_over_many_horizons_recall_it_too():
     )
     train(algorithm, 40)
     assert correct(algorithm, Soon, delay=3) > 0.99
+
+
+def test_a_lander_that_crashes_and_has_a_time_limit():
+    """Landings are rewarded at the end of an episode only, which the default lets go on over horizons."""
+    algorithm = Algorithm(
+        Lander,
+        num_envs=64,
+        horizon=64,
+        gamma=0.99,
+        sgd_minibatch_size=512,
+        model_config={"hiddens": [64, 64]},
+        optimizer_config={"lr": 1e-3},
+    )
+    first = algorithm.collect()["env/landed"]
+    algorithm.step()
+    evaluator = Evaluator(Lander, algorithm.policy, num_envs=128, horizon=200)
+    for _ in range(5):
+        train(algorithm, 8)
+        if (landed := evaluator.run()["env/landed"]) > 0.9:  # mostly after 24 or 32 iterations
+            break
+    assert algorithm.resets == 1
+    assert first < 0.2
+    assert landed > 0.9

@@ -490,3 +490,19 @@ def test_a_signal_while_files_are_written_does_not_stop_them(monkeypatch):
     trainer.run(stop_conditions=[EnvSteps(1)])
     assert trainer.stopped_by is None
     assert (trainer.output_dir / "policy.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "said"),
+    [
+        (Episodes, {"horizons_per_env_reset": 2}, True),
+        (Episodes, {}, False),
+        (Endless, {"horizons_per_env_reset": 2}, False),
+    ],
+)
+def test_a_reset_that_cuts_episodes_off_is_said_at_the_start(env, options, said, workdir, capsys):
+    trainer = Trainer(env, **{**QUIET, "view": "plain"}, **options)
+    trainer.run(stop_conditions=[EnvSteps(1)])
+    steps = 2 * trainer.algorithm.hparams.horizon
+    text = f"a reset every {steps} steps cuts them off. algo.horizons_per_env_reset=-1 lets them go on."
+    assert (text in capsys.readouterr().out) == said

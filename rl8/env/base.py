@@ -160,6 +160,9 @@ class Env(ABC):
         """
         validate(self, Env)
 
+    def check_hooks(self) -> None:  # noqa: B027 (for classes that define hooks of their own)
+        """Raise ValueError where a subclass's hooks return something else than they should; `validate` calls it."""
+
     def declare(self, **parameters: Parameter) -> None:
         """Make physical constants: each a tensor attribute of its name, 0-d or `[N]`.
 

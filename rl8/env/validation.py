@@ -47,6 +47,7 @@ def validate(env: Environment, base: type) -> None:
     _check_attributes(env)
     _check_signatures(env)
     with forked(env.device), torch.no_grad():
+        env.check_hooks()
         obs = env.reset()
         check_obs(env, obs, "reset() returns observations")
         _check_state(env, "reset()")

@@ -7,7 +7,7 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
@@ -104,6 +104,8 @@ class Algorithm:
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
         self.env.validate()
+        if hparams.horizons_per_env_reset is None:
+            self.hparams = hparams = replace(hparams, horizons_per_env_reset=-1 if self.env.has_ends else 1)
         self.policy = Policy(
             self.env.observation_spec,
             self.env.action_spec,
@@ -152,7 +154,8 @@ class Algorithm:
             deterministic: Whether actions are the distribution's mode rather than a sample.
 
         Returns:
-            Metrics of raw rewards and returns (sums over the horizon), 0-d tensors on the device.
+            Metrics of raw rewards and returns (sums over the horizon), and `env/...` as the environment reports them,
+            0-d tensors on the device.
         """
         if self._reset_due():
             self.rollout.start(self.execution.reset(env_config))
@@ -167,10 +170,10 @@ class Algorithm:
         self.horizons += 1
         self.env_steps += self.hparams.batch_size
         self._buffered = True
-        return reward_metrics(self.rollout.rewards)
+        return reward_metrics(self.rollout.rewards) | self.rollout.env_metrics.means()
 
     def _reset_due(self) -> bool:
-        every = self.hparams.horizons_per_env_reset
+        every = self.hparams.horizons_per_env_reset or 1
         return self.horizons == 0 or (every > 0 and self.horizons % every == 0)
 
     # --------------------------------------------------------------------------------------------------- update
@@ -327,7 +330,8 @@ class Algorithm:
     # What each piece of work reads and writes, by name.
 
     def _collected(self) -> Tensors:
-        return named({"rollout": vars(self.rollout), "env": {"state": self.env.state}})
+        rollout = {**vars(self.rollout), "env_metrics": self.rollout.env_metrics.sums}
+        return named({"rollout": rollout, "env": {"state": self.env.state}})
 
     def _prepared(self) -> Tensors:
         scaler = dict(self.reward_scaler.named_buffers())

@@ -19,6 +19,7 @@ class Hyperparameters:
         num_envs: Environments that run in parallel, N. One iteration collects `num_envs * horizon` env steps.
         horizon: Env steps per environment and iteration, T.
         horizons_per_env_reset: Horizons between resets of the environment; 1 resets before each, negative only once.
+            None is -1 where episodes end by themselves, which a reset would cut off, and 1 elsewhere.
         gamma: Discount factor, in [0, 1].
         gae_lambda: Lambda of generalized advantage estimation, in [0, 1]: 0 is low variance, 1 is low bias.
         num_sgd_iters: Passes over the collected data per iteration.
@@ -50,7 +51,7 @@ class Hyperparameters:
 
     num_envs: int = 8192
     horizon: int = 32
-    horizons_per_env_reset: int = 1
+    horizons_per_env_reset: int | None = None
     gamma: float = 0.95
     gae_lambda: float = 0.95
     num_sgd_iters: int = 4
@@ -119,7 +120,7 @@ class Hyperparameters:
             check_range(f"algo.{name}", getattr(self, name), 1, integer=True)
         check_range("algo.sgd_minibatch_size", self.sgd_minibatch_size, 1, integer=True, optional=True)
         for name in ("horizons_per_env_reset", "seqs_per_state_reset"):
-            check_range(f"algo.{name}", getattr(self, name), integer=True)
+            check_range(f"algo.{name}", getattr(self, name), integer=True, optional=name == "horizons_per_env_reset")
             if getattr(self, name) == 0:
                 raise ValueError(
                     f"algo.{name}=0 means nothing. Accepted: an integer >= 1, or negative for never. "

@@ -55,6 +55,7 @@ def collect(
         out = step(chosen.env_actions)
         if t == rollout.horizon - 1:
             check_result(env, out, values=False)
+        rollout.env_metrics.add(out, first=t == 0)
         state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
         if on_step is not None:
             on_step(t)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.policy.policy import Policy, reset_where
 from rl8.rollout.containers import plain, restored
+from rl8.rollout.env_metrics import EnvMetrics
 from rl8.specs import Nested
 
 
@@ -49,6 +50,7 @@ class Rollout:
         states: `[T / L, N, ...]` recurrent state at sequence starts, or None.
         state: `[N, ...]` recurrent state after the last step, or None.
         advantages, returns: `[T, N]`, written by the algorithm.
+        env_metrics: What the environment reported of the horizon's steps.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Rollout:
         self.is_last: Tensor | None = None
         self.terminated: Tensor | None = None
         self.final_values: Tensor | None = None
+        self.env_metrics = EnvMetrics()
 
     def start(self, obs: Nested) -> None:
         """Begin at observations `[N, ...]` that environments gave at their reset."""

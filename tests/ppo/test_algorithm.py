@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from comparing import weights
-from envs import Endless, Episodes, Machine, MaskedBandit, Steering
+from envs import Endless, Episodes, Machine, MaskedBandit, Steering, Terminating, Truncating
 from torch import nn
 from torch.distributions import TanhTransform, TransformedDistribution
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_run(build):
 
 
 def test_collect_twice_with_one_seed_is_identical(build):
-    algorithm = build()
+    algorithm = build(horizons_per_env_reset=1)
     rollouts = []
     for _ in range(2):
         torch.manual_seed(5)
@@ -230,6 +230,12 @@ def test_horizons_per_env_reset(build, every, resets):
     assert algorithm.resets == resets
 
 
+@pytest.mark.parametrize(("env_cls", "every"), [(Episodes, -1), (Terminating, -1), (Truncating, -1), (Endless, 1)])
+def test_where_episodes_end_the_default_is_to_go_on(build, env_cls, every):
+    assert build(env_cls).hparams.horizons_per_env_reset == every
+    assert build(env_cls, horizons_per_env_reset=3).hparams.horizons_per_env_reset == 3
+
+
 def test_settings_reach_the_environment_at_its_resets_only(build):
     algorithm = build(horizons_per_env_reset=2)
     seen = []
@@ -242,7 +248,7 @@ def test_settings_reach_the_environment_at_its_resets_only(build):
 
 
 def test_settings_may_be_drawn_for_each_environment_anew(build):
-    algorithm = build()
+    algorithm = build(horizons_per_env_reset=1)
     draws = []
     for _ in range(2):
         algorithm.collect(env_config={"noise": {"low": 1.0, "high": 2.0}})

@@ -1,0 +1,41 @@
+"""Numbers that an environment reports of its steps, averaged over a horizon on the device."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rl8.data import METRICS
+
+
+class EnvMetrics:
+    """Sums of what steps report in `"metrics"`; NaN counts as nothing reported.
+
+    Attributes:
+        sums: By name, `[2]`: the sum of all numbers of the horizon, and how many there were. They stay where they are,
+            as a captured CUDA graph wants it.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, out: TensorDict, *, first: bool) -> None:
+        """Add a step's numbers; those of the horizon's first step replace what was there."""
+        if first:
+            for total in self.sums.values():
+                total.zero_()
+        if METRICS not in out.keys():  # noqa: SIM118 (a TensorDict iterates over rows)
+            return
+        for name, numbers in out[METRICS].items():
+            numbers = numbers.to(torch.float32)
+            known = ~numbers.isnan()
+            step = torch.stack((torch.where(known, numbers, 0.0).sum(), known.sum()))
+            if name in self.sums:
+                self.sums[name] += step
+            else:
+                self.sums[str(name)] = step
+
+    def means(self) -> dict[str, Tensor]:
+        """Return `env/<name>`, 0-d; NaN where nothing was reported."""
+        return {f"env/{name}": total[0] / total[1] for name, total in self.sums.items()}
