@@ -12,7 +12,7 @@ from rl8.config.compose import CONF, GROUPS, checked, composer, defaults, option
 from rl8.config.schema import Goal, check
 from rl8.launch import verify
 from rl8.ppo.algorithm import RecurrentAlgorithm
-from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
 from rl8.settings import DeviceSettings, TrainerSettings
 
 FILES = sorted(CONF.glob("**/*.yaml"))
@@ -86,6 +86,9 @@ def test_settings_repeat_the_defaults_of_their_classes(file, schema):
     expected = dataclasses.asdict(schema())
     if file == "device/cuda":
         expected["device"] = "cuda"
+    if file == "device/cpu":  # which carries the sizes that suit a CPU beside its own settings
+        assert values.pop("algo") == {"num_envs": CPU_NUM_ENVS}
+        (values,) = values.values()
     assert values == expected
 
 
@@ -129,7 +132,6 @@ def test_a_fresh_config_is_the_python_default_but_for_what_the_environment_sets(
     (program / "conf" / "env" / "bare.yaml").write_text("_target_: rl8.env.DiscreteDummyEnv\n")
     prepare()
     found = config("env=bare")
-    assert {name: found["algo"][name] for name in dataclasses.asdict(Hyperparameters())} == dataclasses.asdict(
-        Hyperparameters()
-    )
+    expected = dataclasses.asdict(Hyperparameters(num_envs=CPU_NUM_ENVS))  # device/cpu.yaml repeats it
+    assert {name: found["algo"][name] for name in expected} == expected
     assert found["model"]["hiddens"] == [256, 256]

@@ -28,7 +28,7 @@ from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import PPOLoss, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
-from rl8.ppo.options import check_kind, check_options, within_limits
+from rl8.ppo.options import check_kind, check_options, fitting_defaults
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rollout.containers import Tensors, named, plain, restored
@@ -86,8 +86,9 @@ class Algorithm:
         **options: Any,
     ) -> None:
         check_options(Algorithm, options)
-        self.hparams = hparams = Hyperparameters.build({**self.defaults, **within_limits(env_cls, options), **options})
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
+        fitting = fitting_defaults(env_cls, settings.device, options)
+        self.hparams = hparams = Hyperparameters.build({**fitting, **self.defaults, **options})
         execution = execution_for(settings, enable_amp=hparams.enable_amp, amp_dtype=hparams.amp_dtype)
         self.execution: Eager = execution
         self.device = execution.device

@@ -6,9 +6,12 @@ This file imports no torch, so that a config is checked before anything heavy is
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from rl8.checks import check_choice, check_range, unknown
+
+# Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
+CPU_NUM_ENVS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Hyperparameters:
     """PPO's options, checked when built and frozen afterwards.
 
     Attributes:
-        num_envs: Environments that run in parallel, N. One iteration collects `num_envs * horizon` env steps.
+        num_envs: Environments that run in parallel, N. One iteration collects `num_envs * horizon` env steps. An
+            `Algorithm` on a CPU takes `CPU_NUM_ENVS` if none is given.
         horizon: Env steps per environment and iteration, T.
         horizons_per_env_reset: Horizons between resets of the environment; 1 resets before each, negative only once.
             None is -1 where episodes end by themselves, which a reset would cut off, and 1 elsewhere.

@@ -10,7 +10,7 @@ from typing import Any
 from rl8.checks import unknown
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
-from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
 
 
 def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[str] = ()) -> None:
@@ -29,14 +29,12 @@ def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[
             raise TypeError(unknown("option", name, names, guess=ours_in_python(name)))
 
 
-def within_limits(env_cls: Any, options: Mapping[str, Any]) -> dict[str, int]:
-    """Return defaults lowered to the class's limits, for options that the user left alone."""
-    limits = {"num_envs": getattr(env_cls, "max_num_envs", None), "horizon": getattr(env_cls, "max_horizon", None)}
-    return {
-        name: min(getattr(Hyperparameters, name), limit)
-        for name, limit in limits.items()
-        if limit is not None and name not in options
-    }
+def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> dict[str, int]:
+    """Return defaults lowered to what suits the device and to the class's limits, for options left alone."""
+    num_envs = Hyperparameters.num_envs if "cuda" in device else CPU_NUM_ENVS
+    sizes = {"num_envs": num_envs, "horizon": Hyperparameters.horizon}
+    limits = {name: getattr(env_cls, f"max_{name}", None) for name in sizes}
+    return {name: min(size, limits[name] or size) for name, size in sizes.items() if name not in options}
 
 
 def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> None:

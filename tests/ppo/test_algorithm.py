@@ -15,7 +15,9 @@ from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
 from rl8.execution import networks, pieces
 from rl8.execution.perceptron.piecewise import Piecewise
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
+from rl8.ppo.hyperparameters import CPU_NUM_ENVS
 from rl8.ppo.metrics import UPDATE_METRICS
+from rl8.ppo.options import fitting_defaults
 from rl8.rollout.collect import collect
 from rl8.specs import Categorical, Unbounded
 
@@ -216,6 +218,16 @@ def test_deterministic_collection_takes_the_mode(build):
     torch.testing.assert_close(batch.actions, mode)
     algorithm.collect()
     assert not torch.equal(rollout.actions[0], mode[0])
+
+
+def test_a_cpu_gets_few_environments_by_default_and_never_more_than_the_class_allows():
+    class Few(Endless):
+        max_num_envs = 7
+
+    assert Algorithm(Endless).hparams.num_envs == CPU_NUM_ENVS
+    assert Algorithm(Few).hparams.num_envs == 7
+    assert Algorithm(Endless, num_envs=300, horizon=1).hparams.num_envs == 300
+    assert fitting_defaults(Endless, "cuda:1", {}) == {"num_envs": 8192, "horizon": 32}
 
 
 @pytest.mark.parametrize(("every", "resets"), [(1, 4), (2, 2), (3, 2), (-1, 1)])
