@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -21,8 +21,10 @@ from rl8.checks import check_range, unknown
 from rl8.conditions import Condition, Never, Or
 from rl8.env import Env
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
+from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import first_nonfinite
@@ -32,6 +34,9 @@ from rl8.tracking.run import Tracker
 from rl8.tracking.thinning import Recorder, thinned_out
 from rl8.view import movies, plots
 from rl8.view.progress import View, make_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 SPREAD = ("mean", "std", "min", "max")
@@ -56,6 +61,7 @@ METRICS = (
 EVAL_METRICS = (*(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in SPREAD), data.EVAL_MS)
 
 
+@spelled_out(TrainerOptions, Algorithm, Hyperparameters, TrainerSettings)
 class Trainer:
     """Trains a policy in an environment, and records how it went.
 
@@ -64,6 +70,7 @@ class Trainer:
         config: The whole configuration to record; by default what can be told from the options.
         overrides: What was typed to get it, to be recorded.
         stop_conditions: When `run` ends by default: as soon as one is met; none runs until interrupted.
+        seed: Of all random numbers, an integer >= 0: the same seed on a CPU repeats a run exactly. None leaves torch's.
         **options: Those of `Algorithm` and `TrainerSettings`.
 
     Attributes:
@@ -88,16 +95,23 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         overrides: Sequence[str] = (),
         stop_conditions: Sequence[Condition] = (),
-        **options: Any,
+        seed: int | None = None,
+        **options: Unpack[TrainerOptions],
     ) -> None:
-        self.settings = TrainerSettings(**{name: options.pop(name) for name in SETTINGS if name in options})
+        given: dict[str, Any] = dict(options)
+        self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
+        check_range("seed", seed, 0, 2**64 - 1, integer=True, optional=True, hint="seed=1")
         if isinstance(env, Algorithm):
-            if options:
-                raise TypeError(f"The algorithm is ready-made, so {', '.join(options)} would have no effect. Drop it.")
+            late = [*given, *(["seed"] if seed is not None else [])]
+            if late:
+                raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
             self.algorithm = env
         else:
-            check_options(Algorithm, options, SETTINGS)
-            self.algorithm = self.algorithm_cls(env, **options)
+            check_options(Algorithm, given, ["seed", *SETTINGS])
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.algorithm = self.algorithm_cls(env, **given)
+        self._seed = seed
         self.stop_conditions = tuple(stop_conditions)
         self.overrides = tuple(overrides)
         self.config = dict(config) if config is not None else self._describe()
@@ -356,6 +370,7 @@ class Trainer:
         """Return the configuration that the options amount to."""
         algorithm = self.algorithm
         return {
+            **({} if self._seed is None else {"seed": self._seed}),
             "env": {"_target_": _dotted(type(algorithm.env))},
             "model": {"_target_": _dotted(type(algorithm.policy.model)), **(algorithm.policy.model_config or {})},
             "distribution": {"_target_": _dotted(algorithm.policy.distribution_cls)},

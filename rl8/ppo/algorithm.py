@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from tensordict import TensorDict
@@ -36,6 +36,11 @@ from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Minibatch, Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from rl8.ppo.typed import HyperparameterOptions
 
 
 class Algorithm:
@@ -83,7 +88,7 @@ class Algorithm:
         optimizer_cls: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_config: Mapping[str, Any] | None = None,
         device: str | torch.device | DeviceSettings = "cpu",
-        **options: Any,
+        **options: Unpack[HyperparameterOptions],
     ) -> None:
         check_options(Algorithm, options)
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
