@@ -62,7 +62,8 @@ class EpisodicEnv(Env):
     ) -> None:
         super().__init__(num_envs, horizon, device=device)
         hint = "env.max_episode_steps=200"
-        check_range("env.max_episode_steps", max_episode_steps, 1, integer=True, optional=True, hint=hint)
+        most = torch.iinfo(torch.int32).max
+        check_range("env.max_episode_steps", max_episode_steps, 1, most, integer=True, optional=True, hint=hint)
         self.max_episode_steps = max_episode_steps
 
     @abstractmethod
