@@ -20,7 +20,7 @@ FLOORS = [
     {"rollout"},
     {"execution"},
     {"ppo"},
-    {"checkpoint", "tracking", "view"},
+    {"checkpoint", "runs", "tracking", "view"},
     {"trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch"},
 ]
@@ -41,6 +41,7 @@ TORCH_FREE = [
     "names",
     "ppo.hyperparameters",
     "ppo.schedules",
+    "runs",
     "settings",
     "tracking.provenance",
     "tracking.run",
