@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rl8.ppo.hyperparameters import Hyperparameters
     from rl8.settings import DeviceSettings, TrainerSettings
     from rl8.trainer import RecurrentTrainer, Trainer
+    from rl8.use.deployed import DeployedPolicy, load_policy
 
 __version__ = "2.0.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "Binary",
     "Categorical",
     "CompositeDistribution",
+    "DeployedPolicy",
     "DeviceSettings",
     "Distribution",
     "Env",
@@ -55,6 +57,7 @@ __all__ = [
     "SquashedNormal",
     "Trainer",
     "TrainerSettings",
+    "load_policy",
 ]
 
 _HOMES = {
@@ -74,6 +77,7 @@ _HOMES = {
     "policy.policy": ("Policy",),
     "settings": ("DeviceSettings", "TrainerSettings"),
     "trainer": ("RecurrentTrainer", "Trainer"),
+    "use.deployed": ("DeployedPolicy", "load_policy"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("conditions", "data", "distributions", "env", "models", "nn", "specs")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.algorithm import Algorithm
@@ -54,7 +57,8 @@ def save_policy(path: str | Path, algorithm: Algorithm) -> Path:
         path: File to write.
         algorithm: Its policy is saved.
     """
-    policy = algorithm.policy
+    policy, hparams = algorithm.policy, algorithm.hparams
+    steps_per_state_reset = hparams.seq_len * hparams.seqs_per_state_reset
     return _write(
         Path(path),
         {
@@ -65,7 +69,9 @@ def save_policy(path: str | Path, algorithm: Algorithm) -> Path:
             "model_cls": _name(type(policy.model)),
             "model_config": policy.model_config,
             "distribution_cls": _name(policy.distribution_cls),
-            "normalize_obs": algorithm.hparams.normalize_obs,
+            "normalize_obs": hparams.normalize_obs,
+            "amp_dtype": hparams.amp_dtype if hparams.enable_amp else None,
+            "steps_per_state_reset": steps_per_state_reset if steps_per_state_reset > 0 else None,
         },
     )
 
@@ -96,12 +102,21 @@ def load_policy(path: str | Path, *, model: Model | None = None, device: str | t
         distribution_cls=_find(saved["distribution_cls"]),
         normalize_obs=saved["normalize_obs"],
         device=device,
+        autocast=_autocast(torch.device(device), saved.get("amp_dtype")),
+        steps_per_state_reset=saved.get("steps_per_state_reset"),
     )
     try:
         policy.load_state_dict(saved["weights"])
     except RuntimeError as error:
         raise ValueError(f"{type(policy.model).__name__} does not fit {path}: {_reason(error)}") from error
     return policy.eval()
+
+
+def _autocast(device: torch.device, amp_dtype: str | None) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what makes the context in which the policy computed while it was trained."""
+    if amp_dtype is None:
+        return nullcontext
+    return functools.partial(torch.autocast, device.type, dtype=AMP_DTYPES[amp_dtype])
 
 
 def _write(path: Path, content: dict[str, Any]) -> Path:

@@ -22,7 +22,7 @@ FLOORS = [
     {"ppo"},
     {"checkpoint", "runs", "tracking", "view"},
     {"trainer"},
-    {"__main__", "cli", "config", "fileconfig", "jobs", "launch"},
+    {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

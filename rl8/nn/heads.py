@@ -61,9 +61,10 @@ class FeatureHead(nn.Module):
         """Return features `[L, B, *shape]` for what `linear` gave, `[L, B, out_features]`."""
         features: dict[str, Any] = {}
         batch = outputs.shape[:-1]
-        for (path, shape), part in zip(self.computed, outputs.split(self.sizes, dim=-1), strict=True):
+        parts = outputs.split(self.sizes, dim=-1) if len(self.sizes) > 1 else (outputs,)
+        for (path, shape), part in zip(self.computed, parts, strict=True):
             _put(features, path, part if len(shape) == 1 else part.reshape(*batch, *shape))
-        for path, value in zip(self.own, self.log_stds, strict=True):
+        for path, value in zip(self.own, self.log_stds if self.own else (), strict=True):
             _put(features, path, value.expand(*batch, *value.shape))
         return features
 

@@ -62,6 +62,8 @@ class Policy(nn.Module):
         normalize_obs: Whether observations are normalised by running statistics.
         device: Where the networks live.
         autocast: Makes the context in which the model computes (mixed precision).
+        steps_per_state_reset: Env steps after which training let the recurrent state start anew, wherever an episode
+            was; None if it never did.
 
     Attributes:
         model: The network.
@@ -87,6 +89,7 @@ class Policy(nn.Module):
         normalize_obs: bool = False,
         device: torch.device | str = "cpu",
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        steps_per_state_reset: int | None = None,
     ) -> None:
         super().__init__()
         self.observation_spec, self.action_spec = observation_spec, action_spec
@@ -113,6 +116,7 @@ class Policy(nn.Module):
         self.normalized = [path for path, _ in numbers]
         self.normalizers = nn.ModuleList([ObsNormalizer(leaf.shape) for _, leaf in numbers])
         self.autocast = autocast
+        self.steps_per_state_reset = steps_per_state_reset if self.recurrent else None
         self.to(device)
         self.device = torch.device(device)
         self.eval()
@@ -141,6 +145,17 @@ class Policy(nn.Module):
         spec = self.model.state_spec
         return None if spec is None else spec.to(self.device).zeros(n)
 
+    def forward(self, *inputs: Any) -> None:
+        """Say how a policy is used: what it is called with is no observation but what the model sees.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "A training policy is not called with observations. Accepted: rl8.DeployedPolicy(policy).predict(obs), or "
+            "rl8.load_policy(run).predict(obs) for a run that is saved."
+        )
+
     def act(
         self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False, keep_graph: bool = False
     ) -> Act:
@@ -152,13 +167,8 @@ class Policy(nn.Module):
             deterministic: Whether to take the distribution's mode rather than a sample.
             keep_graph: Whether the features that are returned can be differentiated, whatever the gradient mode.
         """
-        inputs = self._normalize(seen)
-        values = None
-        with self.autocast(), torch.enable_grad() if keep_graph else nullcontext():
-            if self.model.has_value_pass:
-                features, state = self.model.act(inputs, state)
-            else:
-                features, values, state = self.model(inputs, state)
+        with torch.enable_grad() if keep_graph else nullcontext():
+            features, values, state = self._infer(seen, state)
         distribution = self.distribution(_detached(features) if keep_graph else features, seen)
         actions = distribution.mode() if deterministic else distribution.sample()
         return Act(
@@ -169,6 +179,15 @@ class Policy(nn.Module):
             state=state,
             features=features,
         )
+
+    def choose(
+        self, seen: Nested, state: Nested | None = None, *, deterministic: bool = True
+    ) -> tuple[Nested, Nested | None]:
+        """Return actions `[N, ...]` as the environment takes them and the next state: of `act`, what use needs."""
+        features, _, state = self._infer(seen, state)
+        distribution = self.distribution(features, seen)
+        actions: Nested = distribution.to_env(distribution.mode() if deterministic else distribution.sample())
+        return actions[0], state
 
     def evaluate(
         self, seen: Nested, actions: Nested, state: Nested | None = None, is_last: Tensor | None = None
@@ -232,6 +251,18 @@ class Policy(nn.Module):
         if isinstance(seen, TensorDict) and self.views.composite and ACTION_MASK in seen.keys():  # noqa: SIM118
             features = {**features, ACTION_MASK: seen[ACTION_MASK]}
         return self.distribution_cls(features, self.action_spec)
+
+    def _infer(self, seen: Nested, state: Nested | None) -> tuple[Mapping[str, Any], Tensor | None, Nested | None]:
+        """Return features `[1, N, ...]`, values unless they have a pass of their own, and the state after the step."""
+        inputs = self._normalize(seen)
+        with self.autocast():
+            if self.model.has_value_pass:
+                features, state = self.model.act(inputs, state)
+                return features, None, state
+            if state is None:
+                state = self.initial_state(seen.shape[1])
+            output: Output = self.model(inputs, state)
+            return output
 
     def _normalize(self, seen: Nested) -> Nested:
         """Return what the model sees with every float observation normalised, padding still zero."""
