@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -34,6 +35,9 @@ EXAMPLES = {
     "rl8 -m algo.gamma=0.9,0.95,0.99 seed=1,2,3": "a sweep: nine runs under one MLflow parent run",
     "rl8 stop=plateau model.hiddens=[64,64] algo.optimizer.lr=3e-4": "until the return settles, smaller networks",
 }
+
+# What there is besides training: each command's module has DESCRIPTION, add_arguments(parser) and run(args).
+MODULES = {"eval": "rl8.use.evaluate"}
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -101,12 +105,21 @@ def _dispatch(words: list[str]) -> int:
         words = words[1:]
         if any(word.split("=")[0] in ("-f", "--file", "-h", "--help") for word in words):
             return _train_from_file(words)
+    if words and words[0] in MODULES:
+        return _command(*words)
     args = parser().parse(words)
     compose.prepare(args.config_dir)
     if args.help:
         print(help_text())
         return 0
     return _train(args)
+
+
+def _command(name: str, *words: str) -> int:
+    module = importlib.import_module(MODULES[name])
+    made = Parser(prog=f"rl8 {name}", description=module.DESCRIPTION, allow_abbrev=False)
+    module.add_arguments(made)
+    return int(module.run(made.parse(words)))
 
 
 def _train_from_file(words: Sequence[str]) -> int:
@@ -173,6 +186,7 @@ def help_text() -> str:
         "  rl8 [group=option ...] [key.name=value ...]   train",
         "  rl8 -m key=a,b ...                            sweep: train once per combination of values",
         "  rl8 train -f config.yaml                      train from one file; see `rl8 train --help`",
+        "  rl8 eval RUN ... [key.name=value ...]         evaluate policies; see `rl8 eval --help`",
         "",
         "Groups and their options, * the default",
     ]

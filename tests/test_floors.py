@@ -48,6 +48,9 @@ TORCH_FREE = [
     "tracking.store",
     "tracking.sweeps",
     "tracking.thinning",
+    "use",
+    "use.evaluate",
+    "use.task",
     "view.plots",
     "view.progress",
 ]
