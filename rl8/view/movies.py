@@ -1,12 +1,20 @@
-"""Rendered frames as an animated GIF or as one picture, a film strip. Needs Pillow, which comes with Matplotlib."""
+"""Rendered frames as a film (GIF, MP4) or as one picture, a film strip.
+
+Needs Pillow, which comes with Matplotlib; MP4 needs PyAV, which comes with `pip install 'rl8[video]'`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 # Browsers show a GIF frame for a tenth of a second when it asks for less than two hundredths.
@@ -14,6 +22,7 @@ MAX_FPS: Final = 50.0
 _GAP: Final = 6  # pixels between the frames of a strip
 _PAPER: Final = (255, 255, 255)
 _INK: Final = (107, 114, 128)
+_TEXT: Final = (31, 41, 55)
 
 
 def gif(frames: Sequence[Any], path: str | Path, *, fps: float = 30.0) -> Path:
@@ -44,6 +53,81 @@ def gif(frames: Sequence[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     duration = max(20, round(100 * stride / fps) * 10)  # ms, in the format's unit of a hundredth of a second
     small[0].save(path, format="GIF", save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=False)
     return Path(path)
+
+
+def mp4(frames: Iterable[Any], path: str | Path, *, fps: float = 30.0) -> Path:
+    """Write frames as an MP4 (H.264) that browsers play; one at a time, so that a film may be long.
+
+    Args:
+        frames: Each uint8 [H, W, 3], RGB; NumPy arrays or tensors, all of one size. An odd last row or column goes.
+        path: The file to write.
+        fps: Frames per second, above 0.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If PyAV is missing, there are no frames, or `fps` is not above 0.
+    """
+    if not fps > 0:
+        raise ValueError(f"fps={fps!r} is out of range. Accepted: a number > 0. Try fps=30.")
+    av = load_av()
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise ValueError("frames is empty. Accepted: at least one frame, e.g. [env.render()].")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), mode="w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        size = _image(first, 0).size
+        stream.width, stream.height = (length - length % 2 for length in size)  # H.264 halves the colours' resolution
+        stream.pix_fmt = "yuv420p"
+        for index, frame in enumerate(chain([first], iterator)):
+            image = _image(frame, index).crop((0, 0, stream.width, stream.height))
+            film.mux(stream.encode(av.VideoFrame.from_image(image)))
+        film.mux(stream.encode())
+    return Path(path)
+
+
+def load_av() -> Any:
+    """Return PyAV.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise ValueError(
+            "MP4 needs PyAV, which is not installed. Accepted without it: GIF. Try pip install 'rl8[video]', or a file "
+            "that ends in .gif."
+        ) from error
+
+
+def mosaic(frames: Sequence[Any], texts: Sequence[str], *, columns: int = 1, width: int = 480) -> NDArray[np.uint8]:
+    """Return pictures side by side as one, each with its text on its upper edge.
+
+    Args:
+        frames: Each uint8 [H, W, 3], RGB; NumPy arrays or tensors, all of one size.
+        texts: One for each.
+        columns: Pictures per row.
+        width: Pixels that each is wide.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    images = _images(frames)
+    height = max(1, round(images[0].height * width / images[0].width))
+    size = max(11, width // 26)
+    bar = size + 2 * (size // 3)
+    rows = -(-len(images) // columns)
+    paper = Image.new("RGB", (columns * (width + _GAP) - _GAP, rows * (height + bar + _GAP) - _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(size)
+    for index, (image, text) in enumerate(zip(images, texts, strict=True)):
+        left, top = (index % columns) * (width + _GAP), (index // columns) * (height + bar + _GAP)
+        draw.text((left + size // 2, top + size // 3), text, _TEXT, font=font)
+        paper.paste(image.resize((width, height)) if image.width != width else image, (left, top + bar))
+    return np.asarray(paper)
 
 
 def film_strip(

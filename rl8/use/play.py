@@ -1,0 +1,159 @@
+"""`rl8 play`: a film of a policy at work, time and return written on it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rl8.checks import check_range
+from rl8.use.evaluate import ended, split
+from rl8.use.task import horizon_of, task
+from rl8.view import movies
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rl8.env import Env
+    from rl8.policy.policy import Policy
+
+DESCRIPTION = "Film a policy at work, in one environment or a grid of them."
+KINDS: Final = (".gif", ".mp4")
+# Pictures per second where the environment does not say how much time a step takes.
+FPS: Final = 30.0
+
+
+def film(
+    policy: Policy,
+    env: Env,
+    *,
+    steps: int,
+    columns: int = 1,
+    width: int = 480,
+    deterministic: bool = True,
+    config: dict[str, Any] | None = None,
+    seed: int = 1,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield a picture `[height, width, 3]` at the reset and after each step, of all environments.
+
+    Args:
+        policy: What is filmed, in evaluation mode.
+        env: Environments that can draw.
+        steps: How many.
+        columns: Environments per row.
+        width: Pixels of each environment.
+        deterministic: Whether actions are the distribution's mode rather than a sample.
+        config: Settings of the reset.
+        seed: Of all random numbers.
+    """
+    import numpy as np
+    import torch
+
+    from rl8.data import OBS, REWARDS
+    from rl8.rng import forked
+    from rl8.use.memory import Memory
+
+    with torch.no_grad(), forked(policy.device):
+        torch.manual_seed(seed)
+        obs, memory = env.reset(config=config), Memory(policy, env.num_envs)
+        total = torch.zeros(env.num_envs, device=policy.device)
+        times = torch.zeros_like(total)
+        for step in range(steps + 1):
+            pictures = [np.asarray(torch.as_tensor(env.render(index)).cpu()) for index in range(env.num_envs)]
+            texts = [
+                _text(env, index, int(time), reward)
+                for index, (time, reward) in enumerate(zip(times.tolist(), total.tolist(), strict=True))
+            ]
+            yield movies.mosaic(pictures, texts, columns=columns, width=width)
+            if step == steps:
+                return
+            result = env.step(memory.act(obs, deterministic=deterministic))
+            total += result[REWARDS].reshape(env.num_envs)
+            times += 1
+            over, obs = ended(result, env.num_envs), result[OBS]
+            # What is drawn next is the beginning of another episode.
+            memory.forget(over)
+            total.masked_fill_(over, 0.0)
+            times.masked_fill_(over, 0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `rl8 play` takes."""
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN | key=value", help="a run, and overrides such as env.gravity=12"
+    )
+    parser.add_argument("-o", "--out", help="the film, .gif or .mp4; by default play.gif in the run's folder")
+    parser.add_argument("--grid", default="1x1", help="rows x columns of environments, e.g. 3x3; by default one")
+    parser.add_argument("--steps", type=int, help="steps to film; by default those of an evaluation")
+    parser.add_argument("--fps", type=float, help="pictures per second; by default as fast as in the simulation")
+    parser.add_argument("--width", type=int, help="pixels of each environment; by default 480, in a grid less")
+    parser.add_argument("--sample", action="store_true", help="draw actions rather than take the most probable")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Film as the command line says, and return the exit code.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If a run or key does not exist, does not fit, or the environment draws nothing.
+    """
+    runs, overrides = split(args.words, "play")
+    if len(runs) > 1:
+        raise ValueError(f"rl8 play films one policy, not {', '.join(runs)}. Try rl8 play {runs[0]}.")
+    check_range("--steps", args.steps, 1, integer=True, optional=True, hint="--steps=200")
+    check_range("--fps", args.fps, 0, low_open=True, optional=True, hint="--fps=30")
+    check_range("--width", args.width, 16, 4096, integer=True, optional=True, hint="--width=480")
+    rows, columns = _grid(args.grid)
+    each = task(runs[0], overrides)
+    path = Path(args.out) if args.out else each.found.folder / "play.gif"
+    if path.suffix.lower() not in KINDS:
+        raise ValueError(
+            f"--out={path} is no film. Accepted: a name that ends in {' or '.join(KINDS)}. Try -o play.gif."
+        )
+    if path.suffix.lower() == ".mp4":
+        movies.load_av()
+    if each.num_envs is not None:
+        raise ValueError("trainer.eval_num_envs has no effect on a film. Accepted: --grid. Try --grid=3x3.")
+    policy = each.policy()
+    steps = args.steps or horizon_of(each.plan)
+    env = each.env(policy, rows * columns, steps)
+    _check_drawing(env)
+    settings = each.plan.trainer
+    frames = film(
+        policy, env, steps=steps, columns=columns, width=args.width or max(160, 480 * 2 // (columns + 1)),
+        deterministic=settings.eval_deterministic and not args.sample, config=settings.eval_env_config, seed=each.seed,
+    )  # fmt: skip
+    fps = args.fps or (1 / env.number("tau", 0) if "tau" in env.parameters else FPS)
+    if path.suffix.lower() == ".mp4":
+        movies.mp4(frames, path, fps=fps)
+    else:
+        movies.gif(list(frames), path, fps=fps)
+    print(f"{path}: {steps + 1} pictures of {env.num_envs} environment(s), {fps:.3g} per second", flush=True)
+    return 0
+
+
+def _grid(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,2})x(\d{1,2})", text)
+    rows, columns = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= rows * columns <= 100:
+        raise ValueError(f"--grid={text!r} is no grid. Accepted: ROWSxCOLUMNS, up to 100 environments. Try --grid=3x3.")
+    return rows, columns
+
+
+def _check_drawing(env: Env) -> None:
+    from rl8.env import Env
+
+    if type(env).render is Env.render:
+        raise ValueError(
+            f"{type(env).__name__} draws no pictures. Accepted: an environment that defines render(self, index=0) and "
+            "returns uint8 RGB [height, width, 3]; rl8.env.drawing.Canvas has lines, circles and rectangles."
+        )
+
+
+def _text(env: Env, index: int, steps: int, total: float) -> str:
+    """Return what is written above an environment: simulated time where it is known, and the return so far."""
+    time = f"{steps * env.number('tau', index):.2f} s" if "tau" in env.parameters else f"step {steps}"
+    return f"{time}   return {total:.4g}"
