@@ -37,7 +37,7 @@ EXAMPLES = {
 }
 
 # What there is besides training: each command's module has DESCRIPTION, add_arguments(parser) and run(args).
-MODULES = {"eval": "rl8.use.evaluate", "play": "rl8.use.play"}
+MODULES = {"eval": "rl8.use.evaluate", "play": "rl8.use.play", "export": "rl8.use.export"}
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -188,6 +188,7 @@ def help_text() -> str:
         "  rl8 train -f config.yaml                      train from one file; see `rl8 train --help`",
         "  rl8 eval RUN ... [key.name=value ...]         evaluate policies; see `rl8 eval --help`",
         "  rl8 play RUN [key.name=value ...]             film a policy; see `rl8 play --help`",
+        "  rl8 export RUN --format torch|onnx|mlflow     take a policy elsewhere; see `rl8 export --help`",
         "",
         "Groups and their options, * the default",
     ]

@@ -50,6 +50,7 @@ TORCH_FREE = [
     "tracking.thinning",
     "use",
     "use.evaluate",
+    "use.export",
     "use.play",
     "use.task",
     "view.plots",

@@ -35,7 +35,7 @@ from rl8.checks import closest
 from rl8.config.files import check_endings, check_file
 from rl8.tracking.provenance import as_text
 
-COMMANDS = ("train", "eval", "play")
+COMMANDS = ("train", "eval", "play", "export")
 GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "experiment")
 
 _HERE = Path(__file__).resolve().parents[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,8 +57,7 @@ def attention_mask(mask: Tensor) -> Tensor:
     """
     w = mask.shape[-1]
     causal = mask.new_ones(w, w).tril()
-    own = mask.new_zeros(w, w)
-    own.fill_diagonal_(True)
+    own = torch.eye(w, dtype=torch.bool, device=mask.device)
     return ((causal & mask.unsqueeze(-2)) | own).unsqueeze(-3)
 
 

@@ -173,6 +173,8 @@ def test_a_store_elsewhere_is_not_created_here(empty_store, train, workdir, monk
     assert main(["eval", "../run"]) == 0
     assert "The MLflow store mlflow.db does not have the run" in capsys.readouterr().err
     assert list((workdir / "elsewhere").iterdir()) == []
+    assert main(["export", "../run", "--format", "mlflow", "--register", "me"]) == 2
+    assert "Set MLFLOW_TRACKING_URI to it, or start in the folder" in capsys.readouterr().err
     shutil.copyfile(empty_store, "mlflow.db")
     assert main(["eval", "../run"]) == 0
     assert "does not have the run" in capsys.readouterr().err
