@@ -260,7 +260,10 @@ def run(trainer: Trainer, plan: Plan) -> Outcome:
         # The command line keeps the collector off during start-up. What there is now stays: never look at it again.
         gc.freeze()
         gc.enable()
-    metrics = trainer.run()
+    try:
+        metrics = trainer.run()
+    finally:
+        trainer.close()
     return Outcome(metrics.get(plan.goal.metric, math.nan), trainer.stopped_by)
 
 

@@ -186,6 +186,12 @@ class Trainer:
         """Write a checkpoint that `resume` goes on from."""
         return save_checkpoint(path, self.algorithm, self._extra)
 
+    def close(self) -> None:
+        """Let the environments go: processes and simulators end. The command line does so after a run."""
+        evaluated = [] if self._evaluator is None else [self._evaluator.env]
+        for env in {id(env): env for env in (self.algorithm.env, *evaluated)}.values():
+            env.close()
+
     # ------------------------------------------------------------------------------------------------------ run
 
     def run(
@@ -222,6 +228,9 @@ class Trainer:
         tracker = self._start_tracker(stop, resumed.get("run_id"))
         log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
         view = self._start_view(tracker, stop)
+        if self.settings.resume is not None and not self.history and self.algorithm.env.opaque:
+            name = type(self.algorithm.env).__name__
+            view.message(f"Not an exact resume: the state of {name} can't be saved, so its episodes begin anew.")
         if not same_stop:
             view.message("The stop condition is another than the checkpoint's, so it counts from here on.")
         metrics: dict[str, float] = {}
@@ -302,7 +311,7 @@ class Trainer:
 
     def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
         """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
-        if not self.settings.render or type(self.algorithm.env).render is Env.render:
+        if not self.settings.render or not self.algorithm.env.has_pictures:
             return []
         config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
         frames = self._make_evaluator(num_envs=1).film(config=config, deterministic=self.settings.eval_deterministic)
@@ -318,7 +327,7 @@ class Trainer:
     def _make_evaluator(self, num_envs: int) -> Evaluator:
         hparams = self.algorithm.hparams
         return Evaluator(
-            self.algorithm.env_cls,
+            (lambda *_, **__: self.algorithm.env) if self.algorithm.env.shared else self.algorithm.env_cls,
             self.algorithm.policy,
             num_envs=num_envs,
             horizon=self.settings.eval_horizon or hparams.horizon,

@@ -227,11 +227,16 @@ def test_the_place_of_an_error_that_was_never_raised_is_unknown():
 
 def test_an_outcome_without_the_metric_is_nan(workdir):
     class Ended:
-        stopped_by = "SIGINT"
+        stopped_by, closed = "SIGINT", False
 
         def run(self):
             return {}
 
-    outcome = launch.run(Ended(), plan())
+        def close(self):
+            self.closed = True
+
+    trainer = Ended()
+    outcome = launch.run(trainer, plan())
+    assert trainer.closed
     assert math.isnan(outcome.objective)
     assert outcome.stopped_by == "SIGINT"

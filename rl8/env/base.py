@@ -39,6 +39,12 @@ class Env(ABC):
     Attributes:
         max_horizon: Class limit on steps between resets, or None.
         max_num_envs: Class limit on the number of environments, or None.
+        opaque: Whether the environments step on their own and keep a state that can't be read: another library's, or a
+            simulator. What follows: `state` is empty, `validate` takes each step once, no CUDA graph captures a
+            rollout, `horizons_per_env_reset` is negative, and a resumed run begins new episodes, so that it is not
+            exactly the unbroken one. What a step returns may be overwritten by the next one, as everywhere.
+        shared: Whether evaluation takes place in the training environments, because a process can't have others;
+            training then begins new episodes.
         num_envs: N, the number of environments.
         horizon: Steps that the user means to take between resets, or None.
         device: Where state, observations and rewards live.
@@ -49,6 +55,7 @@ class Env(ABC):
             class that reports ends at some steps only sets it to True.
         metric_names: What a step reports in `"metrics"`, as `validate` found it.
         drawn: Paths of what a reset draws beside the state, as `validate` found them.
+        resets: How often opaque environments began anew; training follows where something else reset them.
 
     Args:
         num_envs: Number of environments, >= 1.
@@ -66,6 +73,10 @@ class Env(ABC):
     has_ends: bool = False
     metric_names: frozenset[str] = frozenset()
     drawn: frozenset[str] = frozenset()
+
+    opaque: bool = False
+    shared: bool = False
+    resets: int = 0
 
     num_envs: int
     horizon: int | None
@@ -151,6 +162,14 @@ class Env(ABC):
             f"{name} has no pictures (asked for environment {index}). Define {name}.render(self, index=0) to return "
             "uint8 RGB [height, width, 3]; rl8.env.drawing.Canvas has lines, circles and rectangles."
         )
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether `render` returns something."""
+        return type(self).render is not Env.render
+
+    def close(self) -> None:  # noqa: B027 (most environments hold nothing but tensors)
+        """Let go of processes, windows and simulators; called at the end of a run, after which nothing else is."""
 
     def validate(self) -> None:
         """Check this environment against the contract and leave it reset; random number generators are restored.

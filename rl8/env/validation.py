@@ -60,7 +60,10 @@ def validate(env: Environment, base: type) -> None:
         env.has_ends = env.has_ends or bool(keys & {TERMINATED, TRUNCATED})
         if env.has_ends and not env.begins_anew:
             _check_new_episodes(env)
-        env.drawn = _check_resets(env)
+        if env.opaque:
+            check_obs(env, env.reset(), "reset(), called again, returns observations")
+        else:
+            env.drawn = _check_resets(env)
 
 
 def _check_attributes(env: Environment) -> None:
@@ -169,6 +172,11 @@ def _rows_differ(one: Nested, other: Nested) -> Tensor:
 def _check_step(env: Environment, base: type, obs: Nested) -> TensorDictBase:
     """Take one step twice from the same state; return its result."""
     action = allowed_action(env, obs)
+    if env.opaque:  # nobody can take it back to where it was
+        result = env.step(action)
+        check_result(env, result)
+        copied: TensorDictBase = result.clone()  # the next step may write where this one's results are
+        return copied
     state, given, generators = env.state.clone(), action.clone(), _generators(env)
     foreign = _foreign_generators()
     held = snapshot(env, "self", skip=env.state) | class_snapshot(type(env), base)

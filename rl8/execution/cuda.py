@@ -57,7 +57,8 @@ class CUDA(Eager):
         live = optimizer is None or (
             all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups) and not self.scaler.is_enabled()
         )
-        captured = self._stream is not None and live
+        alone = name == "rollout" and self.env.opaque  # its steps are taken elsewhere: nothing of them is recorded
+        captured = self._stream is not None and live and not alone
         work = CapturedWork(function, name, tensors, self._stream) if captured and self._stream else Work(function)
         self._works[name] = work
         return work

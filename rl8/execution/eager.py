@@ -70,7 +70,7 @@ class Eager:
         """
         self.env, self.policy, self.rollout = env, policy, rollout
         self._act: Callable[..., Act] = self.compiled(policy.act)
-        self._step: Callable[..., Any] = self.compiled(env.step)
+        self._step: Callable[..., Any] = env.step if env.opaque else self.compiled(env.step)
 
     # -------------------------------------------------------------------------------------------------- functions
 

@@ -28,7 +28,7 @@ from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import PPOLoss, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
-from rl8.ppo.options import check_kind, check_options, fitting_defaults
+from rl8.ppo.options import check_kind, check_options, check_resets, fitting_defaults
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rollout.containers import Tensors, named, plain, restored
@@ -109,9 +109,11 @@ class Algorithm:
         )
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
+        check_resets(self.env, hparams.horizons_per_env_reset)
         self.env.validate()
         if hparams.horizons_per_env_reset is None:
-            self.hparams = hparams = replace(hparams, horizons_per_env_reset=-1 if self.env.has_ends else 1)
+            every = -1 if self.env.has_ends or self.env.opaque else 1
+            self.hparams = hparams = replace(hparams, horizons_per_env_reset=every)
         self.policy = Policy(
             self.env.observation_spec,
             self.env.action_spec,
@@ -139,6 +141,7 @@ class Algorithm:
             optimizer_cls, self.parameters, {**optimizer_config, "lr": lr}, graphs=execution.live_optimizer
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
+        self._known_resets = 0  # of opaque environments: evaluation may share them
         self._buffered = False
         # Device tensors at one address: nothing is fetched, and a captured graph sees what they become.
         self._entropy_coeff = torch.zeros((), device=self.device)
@@ -167,6 +170,7 @@ class Algorithm:
             self.rollout.start(self.execution.reset(env_config))
             self.reward_scaler.reset()
             self.resets += 1
+            self._known_resets = self.env.resets
         else:
             self.rollout.resume()
         if deterministic:
@@ -180,7 +184,8 @@ class Algorithm:
 
     def _reset_due(self) -> bool:
         every = self.hparams.horizons_per_env_reset or 1
-        return self.horizons == 0 or (every > 0 and self.horizons % every == 0)
+        begun = self.horizons > 0 and self.env.resets == self._known_resets
+        return not begun or (every > 0 and self.horizons % every == 0)
 
     # --------------------------------------------------------------------------------------------------- update
 
@@ -391,6 +396,16 @@ class Algorithm:
         load_optimizer(self.optimizer, saved["optimizer"])
         self.reward_scaler.load_state_dict(saved["reward_scaler"])
         self.rollout.load_state_dict(saved["rollout"])
+        if self.env.opaque:
+            self._known_resets = -1  # new episodes, with random numbers from where the saved run stood
+        else:
+            self._restore_env(saved)
+        self._buffered = False
+        for name, value in saved["counters"].items():
+            setattr(self, name, value)
+        self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
+
+    def _restore_env(self, saved: Mapping[str, Any]) -> None:
         self.env.reset()
         for name, value in _env_tensors(self.env).items():
             if name in saved["env_tensors"]:
@@ -398,10 +413,6 @@ class Algorithm:
         restore(self.env, saved["env_draws"])
         if saved["env_state"] is not None:
             self.env.state = restored(saved["env_state"], self.env.state)
-        self._buffered = False
-        for name, value in saved["counters"].items():
-            setattr(self, name, value)
-        self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 
 class RecurrentAlgorithm(Algorithm):
@@ -413,4 +424,6 @@ class RecurrentAlgorithm(Algorithm):
 
 def _env_tensors(env: Env) -> dict[str, Nested]:
     """Return the environment's tensors and TensorDicts by name, its state left out."""
+    if env.opaque:
+        return {}
     return {name: v for name, v in vars(env).items() if name != "state" and isinstance(v, (Tensor, TensorDict))}

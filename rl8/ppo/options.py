@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from rl8.checks import unknown
+from rl8.env import Env
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
@@ -35,6 +36,16 @@ def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> d
     sizes = {"num_envs": num_envs, "horizon": Hyperparameters.horizon}
     limits = {name: getattr(env_cls, f"max_{name}", None) for name in sizes}
     return {name: min(size, limits[name] or size) for name, size in sizes.items() if name not in options}
+
+
+def check_resets(env: Env, every: int | None) -> None:
+    """Raise ValueError where environments that step on their own would be reset between their ends."""
+    if env.opaque and every is not None and every > 0:
+        raise ValueError(
+            f"algo.horizons_per_env_reset={every} would cut the episodes of {type(env).__name__}, whose environments "
+            "begin anew on their own, each when its episode ends. Accepted: a negative number. Try "
+            "algo.horizons_per_env_reset=-1."
+        )
 
 
 def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> None:

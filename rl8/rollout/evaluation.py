@@ -51,6 +51,7 @@ class Evaluator:
         self.policy = policy
         with _undisturbed(policy):  # a constructor may draw physical constants
             self.env = make_env(env_cls, num_envs, horizon, policy.device)
+        num_envs = self.env.num_envs  # shared environments are as many as there are
         self.rollout = Rollout(policy, num_envs, horizon, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset)
 
     def run(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> Metrics:

@@ -269,6 +269,17 @@ def test_a_moved_environment_tensor_is_captured_anew():
     assert algorithm.env.state is algorithm.execution._state
 
 
+def test_environments_that_step_on_their_own_are_not_captured(device):
+    class Foreign(Episodes):
+        opaque = True
+
+    algorithm = Algorithm(Foreign, device=DeviceSettings("cuda"), **SHORT)
+    assert not isinstance(algorithm._collect, CapturedWork)
+    assert isinstance(algorithm._learn, CapturedWork)
+    iterate(algorithm, 4)
+    assert algorithm.resets == 1
+
+
 @pytest.mark.usefixtures("device")
 def test_the_first_end_of_an_episode_is_captured_anew():
     class Ending(Terminating):
