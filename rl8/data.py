@@ -10,6 +10,7 @@ REWARDS: Final = "rewards"
 TERMINATED: Final = "terminated"
 TRUNCATED: Final = "truncated"
 FINAL_OBS: Final = "final_obs"
+FILLER: Final = "filler"
 METRICS: Final = "metrics"
 ACTION_MASK: Final = "action_mask"
 

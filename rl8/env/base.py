@@ -149,6 +149,8 @@ class Env(ABC):
             is its first observation), `"final_obs"` `[N, ...]` (the observation before the reset; needed with
             `"truncated"`) and `"metrics"`: a dictionary of numbers `[N]` by name, recorded as `env/<name>`, their mean
             over the horizon (NaN says nothing: an environment without news is left out of the mean).
+            Where a library spends a step on beginning anew, whatever the action, `"filler"` `[N]` (bool) marks it: it
+            is left out of the loss and of all statistics.
         """
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:

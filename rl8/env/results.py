@@ -10,11 +10,11 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from rl8.checks import closest
-from rl8.data import FINAL_OBS, METRICS, OBS, RESERVED_METRICS, REWARDS, TERMINATED, TRUNCATED
+from rl8.data import FILLER, FINAL_OBS, METRICS, OBS, RESERVED_METRICS, REWARDS, TERMINATED, TRUNCATED
 
 Environment = Any  # an `Env`; its file imports those that import this one
 
-RESULTS = (OBS, REWARDS, TERMINATED, TRUNCATED, FINAL_OBS, METRICS)
+RESULTS = (OBS, REWARDS, TERMINATED, TRUNCATED, FINAL_OBS, FILLER, METRICS)
 # Other libraries' names; passing over an episode's end in silence would train on another task.
 MISTAKEN = {
     "done": TERMINATED,
@@ -55,7 +55,7 @@ def check_result(env: Environment, result: Any, *, values: bool = True) -> None:
         fail(env, fault, "Give it batch_size=[self.num_envs].")
     check_obs(env, result[OBS], "step() returns observations", values=values)
     _check_column(env, result[REWARDS], REWARDS, values=values)
-    for key in (TERMINATED, TRUNCATED):
+    for key in (TERMINATED, TRUNCATED, FILLER):
         if key in keys:
             _check_column(env, result[key], key, values=values)
     if FINAL_OBS in keys:

@@ -74,10 +74,10 @@ class CUDA(Eager):
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
-        ended = self.rollout.is_last is not None
+        before = self._series()
         super().collect(deterministic=deterministic)
         self._pin_state()
-        if ended != (self.rollout.is_last is not None):  # the first end of an episode: there is more to read
+        if before != self._series():  # the first end of an episode: there is more to read
             self._works["advantages"].invalidate()
             self._works["update"].invalidate()
 
@@ -136,6 +136,10 @@ class CUDA(Eager):
             state: Any = self.env.state
             self._state.copy_(state)
         self.env.state = self._state
+
+    def _series(self) -> tuple[bool, ...]:
+        """Return which series a rollout has that it had not from the start."""
+        return self.rollout.is_last is not None, self.rollout.weights is not None
 
     def _addresses(self) -> list[Any]:
         """Return where the environment's tensors lie, its state left out, and numbers that a graph would keep."""

@@ -98,6 +98,19 @@ def discounted_sums(rewards: Tensor, start: Tensor, *, gamma: float, is_last: Te
     return sums
 
 
+def std_mean(series: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return standard deviation (divided by the count) and mean of all elements, 0-d each.
+
+    Args:
+        series: Any shape.
+        weights: Of the same shape, how much each element counts, 1 on average; None if all count the same.
+    """
+    if weights is None:
+        return torch.std_mean(series, correction=0)
+    mean = (series * weights).mean()
+    return ((series - mean).square() * weights).mean().sqrt(), mean
+
+
 def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
     """Return for every t the sum over later (or earlier) s of `decay^|s - t| * series[s]`.
 

@@ -23,7 +23,7 @@ from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
 from rl8.models import Model
 from rl8.policy.policy import Policy
-from rl8.ppo.advantages import gae, gae_endless
+from rl8.ppo.advantages import gae, gae_endless, std_mean
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import PPOLoss, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
@@ -178,9 +178,12 @@ class Algorithm:
         else:
             self._collect()
         self.horizons += 1
+        weights = self.rollout.weights
         self.env_steps += self.hparams.batch_size
+        if weights is not None:
+            self.env_steps -= int((weights == 0).sum())  # host sync: where a library's resets take steps of their own
         self._buffered = True
-        return reward_metrics(self.rollout.rewards) | self.rollout.env_metrics.means()
+        return reward_metrics(self.rollout.rewards, weights) | self.rollout.env_metrics.means()
 
     def _reset_due(self) -> bool:
         every = self.hparams.horizons_per_env_reset or 1
@@ -223,18 +226,21 @@ class Algorithm:
         hparams, rollout = self.hparams, self.rollout
         rewards = rollout.rewards
         if hparams.normalize_rewards:
-            rewards = self.reward_scaler(rewards, rollout.is_last)
+            counted = None if rollout.weights is None else rollout.weights > 0
+            rewards = self.reward_scaler(rewards, rollout.is_last, counted)
         discount = {"gamma": hparams.gamma, "gae_lambda": hparams.gae_lambda}
         if rollout.is_last is None:
             advantages = gae_endless(rewards, rollout.values, **discount)
         else:
             advantages = gae(rewards, rollout.values[:-1], rollout.next_values(), rollout.is_last, **discount)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
-        variance = rollout.returns.var(correction=0).clamp(min=1e-8)
-        self._explained_variance.copy_(1 - advantages.var(correction=0) / variance)
+        if rollout.weights is not None:
+            rollout.weights.div_(rollout.weights.mean().clamp(min=1e-8))
+        variance = std_mean(rollout.returns, rollout.weights)[0].square().clamp(min=1e-8)
+        std, mean = std_mean(advantages, rollout.weights)
+        self._explained_variance.copy_(1 - std.square() / variance)
         if hparams.normalize_advantages:
             # Over the whole batch, not each minibatch: accumulated gradients then equal one batch's.
-            std, mean = torch.std_mean(advantages, correction=0)
             advantages = (advantages - mean) / (std + 1e-8)
         rollout.advantages.copy_(advantages)
 
@@ -310,6 +316,7 @@ class Algorithm:
             dual_clip_param=hparams.dual_clip_param,
             vf_coeff=hparams.vf_coeff,
             entropy_coeff=self._entropy_coeff,
+            weights=batch.weights,
         )
 
     def _step_optimizer(self) -> None:
@@ -336,7 +343,8 @@ class Algorithm:
         if self.policy.batch_norms:
             self.policy.update_batch_norms(rollout.block(0, self.hparams.batch_size))
         if self.policy.normalizers:
-            self.policy.update_normalizers(rollout.obs[rollout.history : -1].flatten(0, 1))
+            obs, weights = rollout.obs[rollout.history : -1].flatten(0, 1), rollout.weights
+            self.policy.update_normalizers(obs if weights is None else obs[weights.flatten() > 0])
 
     # What each piece of work reads and writes, by name.
 

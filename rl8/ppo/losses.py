@@ -61,6 +61,7 @@ def ppo_loss(
     dual_clip_param: float | None,
     vf_coeff: float,
     entropy_coeff: float | Tensor,
+    weights: Tensor | None = None,
 ) -> PPOLoss:
     """Return the loss of a minibatch and what is logged with it.
 
@@ -80,15 +81,20 @@ def ppo_loss(
         dual_clip_param: See `clipped_surrogate`.
         vf_coeff: Weight of the value loss.
         entropy_coeff: Weight of the entropy; a tensor stays live in a captured graph.
+        weights: `[L, B]` how much each sample counts, 1 on average over the batch; None if all count the same.
     """
     log_ratio = logp - old_logp
     ratio = log_ratio.exp()
     surrogate = clipped_surrogate(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param)
-    policy = -surrogate.mean()
-    vf = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param).mean()
-    mean_entropy = entropy.mean()
+    policy = -_mean(surrogate, weights)
+    vf = _mean(value_loss(values, old_values, returns, vf_clip_param=vf_clip_param), weights)
+    mean_entropy = _mean(entropy, weights)
     total = policy + vf_coeff * vf - entropy_coeff * mean_entropy
     with torch.no_grad():
-        kl_div = (ratio - 1 - log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > clip_param).to(ratio.dtype).mean()
+        kl_div = _mean(ratio - 1 - log_ratio, weights)
+        clip_fraction = _mean(((ratio - 1).abs() > clip_param).to(ratio.dtype), weights)
     return PPOLoss(total, policy.detach(), vf.detach(), mean_entropy.detach(), kl_div, clip_fraction)
+
+
+def _mean(samples: Tensor, weights: Tensor | None) -> Tensor:
+    return samples.mean() if weights is None else (samples * weights).mean()

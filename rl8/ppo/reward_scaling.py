@@ -37,15 +37,16 @@ class RewardScaler(nn.Module):
         self.sums.zero_()
 
     @torch.no_grad()
-    def forward(self, rewards: Tensor, is_last: Tensor | None = None) -> Tensor:
+    def forward(self, rewards: Tensor, is_last: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
         """Merge rewards `[T, N]` into the statistics and return them scaled.
 
         Args:
             rewards: `[T, N]` raw rewards.
             is_last: `[T, N]` bool, whether step t ended an episode; None if none did.
+            counted: `[T, N]` bool, which steps go into the statistics; None takes all.
         """
         sums = discounted_sums(rewards, self.sums, gamma=self.gamma, is_last=is_last)
-        self.moments.update(sums.flatten())
+        self.moments.update(sums.flatten() if counted is None else sums[counted])  # host sync: if counted is given
         ended = torch.zeros_like(sums[-1], dtype=torch.bool) if is_last is None else is_last[-1]
         self.sums.copy_(torch.where(ended, 0.0, sums[-1]))
         std = self.moments.var.sqrt().to(rewards.dtype)

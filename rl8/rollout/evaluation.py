@@ -62,7 +62,8 @@ class Evaluator:
             deterministic: Whether actions are the distribution's mode rather than a sample.
         """
         self._play(config, deterministic, None)
-        return reward_metrics(self.rollout.rewards) | self.rollout.env_metrics.means()
+        rollout = self.rollout
+        return reward_metrics(rollout.rewards, rollout.weights) | rollout.env_metrics.means()
 
     def film(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> list[NDArray[np.uint8]]:
         """Return pictures `[height, width, 3]` of the first environment over one horizon, at most `MAX_FRAMES`."""

@@ -8,10 +8,16 @@ from torch import Tensor
 Metrics = dict[str, Tensor]
 
 
-def reward_metrics(rewards: Tensor) -> Metrics:
-    """Return mean, std, min and max of rewards `[T, N]` and of their sums over time, 0-d each."""
+def reward_metrics(rewards: Tensor, weights: Tensor | None = None) -> Metrics:
+    """Return mean, std, min and max of rewards `[T, N]` and of their sums over time, 0-d each.
+
+    Args:
+        rewards: `[T, N]`, 0 where `weights` are.
+        weights: `[T, N]` 0 at steps that don't count; None if all do.
+    """
+    counted = rewards if weights is None else rewards[weights > 0]  # host sync: environments on the host alone have any
     metrics: Metrics = {}
-    for name, series in (("returns", rewards.sum(0)), ("rewards", rewards)):
+    for name, series in (("returns", rewards.sum(0)), ("rewards", counted)):
         # The std of one environment's return is 0, not NaN.
         std, mean = torch.std_mean(series, correction=0)
         metrics |= {f"{name}/mean": mean, f"{name}/std": std, f"{name}/min": series.min(), f"{name}/max": series.max()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.policy.policy import Policy, reset_where
 from rl8.rollout.containers import plain, restored
 from rl8.rollout.env_metrics import EnvMetrics
@@ -17,7 +18,10 @@ from rl8.specs import Nested
 
 
 class Minibatch(NamedTuple):
-    """Sequences of a rollout, `[L, B, ...]` each; `state` is `[B, ...]`, `is_last` None if no episode ends."""
+    """Sequences of a rollout, `[L, B, ...]` each; `state` is `[B, ...]`, `is_last` None if no episode ends.
+
+    `weights` are None where every step counts the same.
+    """
 
     seen: Nested
     state: Nested | None
@@ -27,6 +31,7 @@ class Minibatch(NamedTuple):
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    weights: Tensor | None
 
 
 class Rollout:
@@ -47,6 +52,8 @@ class Rollout:
         values: `[T + 1, N]`.
         is_last, terminated: `[T, N]` bool, or None while no environment has ever ended an episode.
         final_values: `[T, N]` value of the final observation where an episode was truncated, or None.
+        weights: `[T, N]` how much a step counts: 0 where the environment only began anew (`"filler"`), 1 elsewhere, or
+            None while there was no such step.
         states: `[T / L, N, ...]` recurrent state at sequence starts, or None.
         state: `[N, ...]` recurrent state after the last step, or None.
         advantages, returns: `[T, N]`, written by the algorithm.
@@ -76,6 +83,7 @@ class Rollout:
         self.is_last: Tensor | None = None
         self.terminated: Tensor | None = None
         self.final_values: Tensor | None = None
+        self.weights: Tensor | None = None
         self.env_metrics = EnvMetrics()
 
     def start(self, obs: Nested) -> None:
@@ -149,6 +157,7 @@ class Rollout:
             values=take(self.values[:-1]),
             advantages=take(self.advantages),
             returns=take(self.returns),
+            weights=None if self.weights is None else take(self.weights),
         )
 
     def next_values(self) -> Tensor:
@@ -180,6 +189,8 @@ class Rollout:
         keys = out.keys()
         terminated = out[TERMINATED].reshape(self.num_envs).bool() if TERMINATED in keys else None
         truncated = out[TRUNCATED].reshape(self.num_envs).bool() if TRUNCATED in keys else None
+        filler = out[FILLER].reshape(self.num_envs).bool() if FILLER in keys else None
+        self._weigh(t, filler)
         self.ages[row] = self.ages[row - 1] + 1
         if truncated is not None:
             # The final observation takes the next one's place for a moment: windows need no case of their own.
@@ -188,13 +199,14 @@ class Rollout:
             assert self.final_values is not None
             if learns:
                 self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
-        if terminated is not None or truncated is not None:
+        # A step that only began anew cuts like an end: what follows it is an episode's first observation.
+        parts = [part for part in (terminated, truncated, filler) if part is not None]
+        if parts:
             self._allocate_ends()
             assert self.is_last is not None
             assert self.terminated is not None
             self.terminated[t] = False if terminated is None else terminated
-            parts = [part for part in (terminated, truncated) if part is not None]
-            ended = parts[0] if len(parts) == 1 else parts[0] | parts[1]
+            ended = functools.reduce(torch.logical_or, parts)
             self.is_last[t] = ended
             self.ages[row].masked_fill_(ended, 0)
             state = None if state is None else reset_where(ended, state)
@@ -202,6 +214,14 @@ class Rollout:
             self.is_last[t], self.terminated[t] = False, False
         self.obs[row] = out[OBS]
         return state
+
+    def _weigh(self, t: int, filler: Tensor | None) -> None:
+        """Note which environments only began anew at step t, and take nothing from it as a reward."""
+        if filler is not None:
+            self.weights = torch.ones_like(self.rewards) if self.weights is None else self.weights
+            self.rewards[t].masked_fill_(filler, 0.0)
+        if self.weights is not None:
+            self.weights[t] = 1.0 if filler is None else (~filler).to(self.weights.dtype)
 
     def _allocate_ends(self) -> None:
         if self.is_last is None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl8.ppo.advantages import BLOCK, discounted_sums, gae, gae_endless
+from rl8.ppo.advantages import BLOCK, discounted_sums, gae, gae_endless, std_mean
 
 DISCOUNT = {"gamma": 0.9, "gae_lambda": 0.8}
 
@@ -179,3 +179,12 @@ def test_memory_grows_with_the_horizon_not_with_its_square():
     with Sizes():
         gae_endless(torch.randn(horizon, 2), torch.randn(horizon + 1, 2), gamma=0.99, gae_lambda=0.95)
     assert max(most) <= max(BLOCK**2, 2 * (horizon + 1))
+
+
+def test_std_and_mean_of_weighted_elements():
+    series, weights = torch.tensor([[1.0, 2.0], [3.0, 50.0]]), torch.tensor([[4 / 3, 4 / 3], [4 / 3, 0.0]])
+    std, mean = std_mean(series, weights)
+    assert mean.item() == pytest.approx(2)
+    assert std.item() == pytest.approx((2 / 3) ** 0.5)  # of 1, 2 and 3
+    std, mean = std_mean(series)
+    assert (std.item(), mean.item()) == pytest.approx((series.std(correction=0).item(), 14.0))

@@ -175,3 +175,12 @@ def test_the_mean_over_equal_parts_is_the_mean_over_all():
     inputs = batch()
     parts = [loss_of({name: value[rows] for name, value in inputs.items()}) for rows in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close((parts[0].total + parts[1].total) / 2, loss_of(inputs).total)
+
+
+def test_a_sample_of_weight_zero_is_as_if_it_were_not_there():
+    inputs = batch()
+    kept = {name: value[:3] for name, value in inputs.items()}
+    weights = torch.full_like(inputs["advantages"], 4 / 3)  # 1 on average
+    weights[3] = 0
+    for one, other in zip(loss_of(inputs, weights=weights), loss_of(kept), strict=True):
+        torch.testing.assert_close(one, other)
