@@ -1,0 +1,217 @@
+"""Gymnasium's environments: one task by its id, or any vector environment."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+
+from rl8.checks import check_choice, closest
+from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.env.adapters.arrays import Array, ToDevice, space_spec, to_host, with_rows
+from rl8.env.adapters.opaque import OpaqueEnv, check_installed
+from rl8.specs import Nested
+
+MODES = ("same_step", "next_step", "disabled")
+VECTORIZATION = {"sync": "sync", "async": "async", "own": "vector_entry_point"}
+
+
+class VectorEnv(OpaqueEnv):
+    """Any object with the interface of `gymnasium.vector.VectorEnv`.
+
+    All three ways of beginning anew are understood: in the same step (`final_obs` is taken from the infos), by a
+    reset that is asked for here (`disabled`), and in the next step: that one, in which no action acts, is a `filler`
+    and counts nowhere.
+
+    Args:
+        vec: The vector environment.
+        horizon: Steps between resets; None if unknown.
+        device: Where tensors shall be.
+        autoreset: `same_step`, `next_step` or `disabled`; None believes `vec.metadata["autoreset_mode"]`.
+
+    Raises:
+        TypeError: If a space has no counterpart.
+        ValueError: If it does not say how it begins anew, or there is no such way.
+    """
+
+    def __init__(
+        self,
+        vec: Any,
+        /,
+        horizon: int | None = None,
+        *,
+        device: torch.device | str | None = "cpu",
+        autoreset: str | None = None,
+    ) -> None:
+        super().__init__(int(vec.num_envs), horizon, device=device)
+        self.vec = vec
+        self.observation_spec = space_spec(vec.single_observation_space, observed=True)
+        self.action_spec = space_spec(vec.single_action_space)
+        self.autoreset = autoreset or _announced(vec)
+        check_choice("autoreset", self.autoreset, MODES)
+        self._to_device = ToDevice(self.device)
+        self._ended: Array = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def begin(self, seed: int) -> Nested:
+        """Start all environments anew."""
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        obs, _ = self.vec.reset(seed=seed)
+        return self._observed(obs)
+
+    def step(self, action: Nested) -> TensorDict:
+        """Take one step; the keys for ends are there only where something ended."""
+        obs, rewards, terminated, truncated, infos = self.vec.step(to_host(action, self.vec.single_action_space))
+        filler, self._ended = self._ended, np.logical_or(terminated, truncated)
+        out: dict[str, Any] = {REWARDS: self._to_device(rewards, torch.float32, REWARDS)}
+        if self.autoreset == "next_step" and filler.any():
+            out[FILLER] = self._to_device(filler, torch.bool, FILLER)
+        if np.any(terminated):
+            out[TERMINATED] = self._to_device(terminated, torch.bool, TERMINATED)
+        final = obs
+        if self._ended.any() and self.autoreset != "next_step":
+            final, obs = self._begin_anew(obs, infos)
+        if np.any(truncated):
+            out[TRUNCATED] = self._to_device(truncated, torch.bool, TRUNCATED)
+            out[FINAL_OBS] = self._observed(final, FINAL_OBS)
+        out[OBS] = self._observed(obs)
+        return TensorDict(out, batch_size=[self.num_envs], device=self.device)
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """Return a picture of one environment, where the vector environment was made with `render_mode="rgb_array"`.
+
+        Raises:
+            NotImplementedError: If it has no pictures.
+        """
+        frames = self.vec.render() if getattr(self.vec, "render_mode", None) == "rgb_array" else None
+        if frames is None:
+            return super().render(index)
+        return np.asarray(frames[index], dtype=np.uint8)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the vector environment was made to draw."""
+        return getattr(self.vec, "render_mode", None) == "rgb_array"
+
+    def close(self) -> None:
+        """End the vector environment and its processes."""
+        self.vec.close()
+
+    def _observed(self, obs: Any, key: str = OBS) -> Nested:
+        return self._to_device.observation(obs, self.vec.single_observation_space, key)
+
+    def _begin_anew(self, obs: Any, infos: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return the last observations before the reset (of those that ended), and those to go on with."""
+        rows = np.flatnonzero(self._ended)
+        if self.autoreset == "same_step":
+            return with_rows(obs, rows, [infos["final_obs"][row] for row in rows]), obs
+        final = copy.deepcopy(obs)  # the reset may write to the same place
+        return final, self.vec.reset(options={"reset_mask": self._ended.copy()})[0]
+
+
+class GymnasiumEnv(VectorEnv):
+    """A task of Gymnasium, or registered with it, by its id.
+
+    Args:
+        num_envs: Number of environments.
+        horizon: Steps between resets; None if unknown.
+        device: Where the policy is; the environments run on the host.
+        id: Its name, e.g. `CartPole-v1`; `module:Name-v0` imports the module that registers it.
+        kwargs: Keywords for the task, e.g. `{gravity: 3.7}`.
+        vectorization: `sync` steps one environment after the other, `async` each in a process, `own` takes the task's
+            own vectorized class.
+        wrappers: Each a dotted name, or a mapping of `_target_` and keywords; classes for one environment, or derived
+            from Gymnasium's `VectorWrapper` for all of them.
+
+    Raises:
+        TypeError: If a wrapper is no name of a class, or a space has no counterpart.
+        ValueError: If Gymnasium, the task or a wrapper can't be found.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        /,
+        horizon: int | None = None,
+        *,
+        device: torch.device | str | None = "cpu",
+        id: str = "CartPole-v1",
+        kwargs: Mapping[str, Any] | None = None,
+        vectorization: str = "sync",
+        wrappers: Sequence[str | Mapping[str, Any]] = (),
+    ) -> None:
+        check_installed("gymnasium", "env=gymnasium")
+        check_choice("env.vectorization", vectorization, VECTORIZATION)
+        super().__init__(_make(num_envs, id, dict(kwargs or {}), vectorization, wrappers), horizon, device=device)
+
+
+def one_of(env: Any) -> Any:
+    """Return a vector environment of a single environment."""
+    import gymnasium
+
+    return gymnasium.vector.SyncVectorEnv(
+        [lambda: env], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP, copy=False
+    )
+
+
+def _announced(vec: Any) -> str:
+    """Return how a vector environment says that it begins anew."""
+    mode = (getattr(vec, "metadata", None) or {}).get("autoreset_mode")
+    if mode is None:
+        raise ValueError(
+            f"{type(vec).__name__} does not say how it begins anew after an end. Set metadata['autoreset_mode'], or "
+            "give autoreset='same_step', 'next_step' or 'disabled' to rl8.env.adapters.wrap."
+        )
+    return str(getattr(mode, "name", mode)).lower()
+
+
+def _make(
+    num_envs: int, id: str, kwargs: dict[str, Any], vectorization: str, wrappers: Sequence[str | Mapping[str, Any]]
+) -> Any:
+    import gymnasium
+
+    made = [_wrapper(f"env.wrappers.{index}", wrapper) for index, wrapper in enumerate(wrappers)]
+    of_all = [build for cls, build in made if isinstance(cls, type) and issubclass(cls, gymnasium.vector.VectorWrapper)]
+    of_one = [build for _, build in made if build not in of_all]
+    if vectorization == "own" and of_one:
+        raise ValueError(
+            "env.vectorization=own has no single environments to wrap. Accepted: wrappers derived from "
+            "gymnasium.vector.VectorWrapper, e.g. gymnasium.wrappers.vector.ClipReward. Try env.vectorization=sync."
+        )
+    options: dict[str, Any] = {}
+    if vectorization != "own":
+        same_step = gymnasium.vector.AutoresetMode.SAME_STEP
+        options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
+    try:
+        vec = gymnasium.make_vec(id, num_envs, vectorization_mode=VECTORIZATION[vectorization], **options, **kwargs)
+    except (gymnasium.error.Error, ImportError) as error:
+        known = [str(name) for name in gymnasium.registry]
+        near = closest(id, known) if id not in known else None
+        guess = f" Did you mean env.id={near}?" if near else ""
+        raise ValueError(f"env.id={id} can't be made: {str(error).rstrip('.')}.{guess}") from error
+    for build in of_all:
+        vec = build(vec)
+    return vec
+
+
+def _wrapper(key: str, wrapper: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return the class that a wrapper names, and a function that applies it."""
+    options = dict(wrapper) if isinstance(wrapper, Mapping) else {"_target_": wrapper}
+    name = options.pop("_target_", None)
+    module, _, attribute = str(name).rpartition(".")
+    if not isinstance(name, str) or not module:
+        raise TypeError(
+            f"{key}={wrapper!r} is no wrapper. Accepted: a dotted name, or {{_target_: name, keyword: value}}. "
+            f"Try '{key}=gymnasium.wrappers.FlattenObservation'."
+        )
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{key}={name} can't be found: {error}. Accepted: a class's dotted name.") from error
+    return cls, functools.partial(cls, **options)

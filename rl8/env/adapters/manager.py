@@ -1,0 +1,166 @@
+"""Simulators that step thousands of robots as tensors through the interface that mjlab and Isaac Lab share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor
+
+from rl8.checks import check_range, unknown
+from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.env.adapters.opaque import OpaqueEnv
+from rl8.specs import Bounded, Composite, Nested, Spec, Unbounded, as_spec
+
+# What the group for the policy is called: by mjlab, by Isaac Lab.
+ACTOR_GROUPS = ("actor", "policy")
+
+
+class ManagerEnv(OpaqueEnv):
+    """Any object with the interface of mjlab's `ManagerBasedRlEnv` or Isaac Lab's `ManagerBasedRLEnv`, `DirectRLEnv`.
+
+    A process has one simulator, so evaluation takes place in it and training begins new episodes afterwards.
+
+    At a time limit these simulators return the observation after the reset. As the last one before it, the
+    observation before the step is given, so that gamma times the value predicted there is what a truncated episode
+    bootstraps from: what rsl_rl does. `ends_by_hand` asks for the true one where the simulator can leave the reset to
+    its caller.
+
+    Args:
+        sim: The simulator, or a wrapper around it.
+        horizon: Steps between resets; None if unknown.
+        device: Where the policy is; the simulator should be there too, else everything is copied.
+        groups: Names of the observation groups that are observed; None takes the one for the policy. A single group
+            is the observation itself, several are its entries.
+        clip_actions: Limit on the size of every action; None has no limit.
+        random_initial_ages: Whether episodes begin at random ages at a reset, so that not all end together.
+        ends_by_hand: Whether ended episodes are reset from here; see above.
+
+    Raises:
+        TypeError: If the action space has no counterpart.
+        ValueError: If there is no such group, or a limit is not above 0.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        sim: Any,
+        /,
+        horizon: int | None = None,
+        *,
+        device: torch.device | str | None = "cpu",
+        groups: Sequence[str] | None = None,
+        clip_actions: float | None = None,
+        random_initial_ages: bool = True,
+        ends_by_hand: bool = False,
+    ) -> None:
+        check_range("env.clip_actions", clip_actions, 0, low_open=True, optional=True, hint="env.clip_actions=100.0")
+        self.base = getattr(sim, "unwrapped", sim)
+        super().__init__(int(self.base.num_envs), horizon, device=device)
+        self.sim, self.clip_actions = sim, clip_actions
+        self.random_initial_ages, self.ends_by_hand = random_initial_ages, ends_by_hand
+        if ends_by_hand:
+            self.base.cfg.auto_reset = False
+        first, _ = sim.reset()
+        self.groups = _groups(first, groups)
+        self.last_obs = self._observed(first)
+        self.observation_spec = _spec(self.last_obs)
+        self.action_spec = self._spec_of_actions()
+
+    def begin(self, seed: int) -> Nested:
+        """Start all environments anew, at random ages if so wished."""
+        obs, _ = self.sim.reset(seed=seed)
+        if self.random_initial_ages:
+            longest = int(self.base.max_episode_length)
+            ages = torch.randint(longest, (self.num_envs,), device=self.device)
+            self.base.episode_length_buf = ages.to(self.base.episode_length_buf)
+        self.last_obs = self._observed(obs)
+        return self.last_obs
+
+    def step(self, action: Nested) -> TensorDict:
+        """Take one step; the simulator resets what ended, unless that is done by hand."""
+        if self.clip_actions is not None and isinstance(action, Tensor):
+            action = action.clamp(-self.clip_actions, self.clip_actions)
+        result, rewards, terminated, truncated, _ = self.sim.step(action)
+        terminated, truncated = terminated.bool(), truncated.bool()
+        if getattr(self.base.cfg, "is_finite_horizon", False):  # the task's time limit is an end like any other
+            terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
+        final = self.last_obs
+        if self.ends_by_hand:
+            final = self._observed(result)
+            rows = (terminated | truncated).nonzero().flatten()  # host sync: the simulator wants numbers
+            if len(rows):
+                result, _ = self.sim.reset(env_ids=rows)
+        self.last_obs = self._observed(result)
+        out: dict[str, Any] = {
+            OBS: self.last_obs,
+            REWARDS: rewards.to(self.device, torch.float32),
+            TERMINATED: terminated.to(self.device),
+            TRUNCATED: truncated.to(self.device),
+            FINAL_OBS: final,
+        }
+        return TensorDict(out, batch_size=[self.num_envs], device=self.device)
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """Return the simulator's picture; which environment it shows is the simulator's choice.
+
+        Raises:
+            NotImplementedError: If it was not made to draw.
+        """
+        picture = self.sim.render() if self.has_pictures else None
+        return super().render(index) if picture is None else np.asarray(picture, dtype=np.uint8)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the simulator was made to draw."""
+        return getattr(self.sim, "render_mode", None) == "rgb_array"
+
+    def close(self) -> None:
+        """End the simulator."""
+        self.sim.close()
+
+    def _observed(self, groups: Mapping[str, Any]) -> Nested:
+        """Return a copy of what is observed: simulators write the next step's to the same place."""
+        if len(self.groups) == 1:
+            return self._copied(groups[self.groups[0]])
+        entries: dict[str, Any] = {name: self._copied(groups[name]) for name in self.groups}
+        return TensorDict(entries, batch_size=[self.num_envs], device=self.device)
+
+    def _copied(self, group: Any) -> Nested:
+        if isinstance(group, Mapping):
+            entries: dict[str, Any] = {str(name): self._copied(term) for name, term in group.items()}
+            return TensorDict(entries, batch_size=[self.num_envs], device=self.device)
+        assert isinstance(group, Tensor)
+        dtype = torch.float32 if group.is_floating_point() else group.dtype
+        return group.to(self.device, dtype, copy=True)
+
+    def _spec_of_actions(self) -> Spec:
+        space = self.base.single_action_space
+        if not (hasattr(space, "low") and hasattr(space, "shape")):
+            return as_spec(space)
+        shape = torch.Size(space.shape)
+        if self.clip_actions is None:
+            return Unbounded(shape)
+        return Bounded(-self.clip_actions, self.clip_actions, shape)
+
+
+def _groups(observed: Mapping[str, Any], wanted: Sequence[str] | None) -> list[str]:
+    """Return which groups are observed."""
+    known = [str(name) for name in observed]
+    if wanted is None:
+        return [next((name for name in ACTOR_GROUPS if name in known), known[0])]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(unknown("observation group in env.groups", name, known))
+    return list(wanted)
+
+
+def _spec(obs: Nested) -> Spec:
+    if isinstance(obs, TensorDict):
+        return Composite({str(key): _spec(obs[key]) for key in obs.keys()})  # noqa: SIM118 (TensorDict iterates over rows)
+    return Unbounded(obs.shape[1:], dtype=obs.dtype)
