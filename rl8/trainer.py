@@ -314,7 +314,10 @@ class Trainer:
         if not self.settings.render or not self.algorithm.env.has_pictures:
             return []
         config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
-        frames = self._make_evaluator(num_envs=1).film(config=config, deterministic=self.settings.eval_deterministic)
+        evaluator = self._make_evaluator(num_envs=1)
+        frames = evaluator.film(config=config, deterministic=self.settings.eval_deterministic)
+        if evaluator.env is not self.algorithm.env:
+            evaluator.env.close()
         return [movies.gif(frames, folder / "policy.gif"), movies.film_strip(frames, folder / "policy.png")]
 
     # --------------------------------------------------------------------------------------------------- set-up

@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
+from rl8.cli import main
 from rl8.conditions import HitsUpperBound
 from rl8.env import CartPole
 from rl8.env.adapters import wrap
@@ -150,6 +152,28 @@ def test_a_missing_package_is_named_with_what_to_type(cls, package, advice, monk
         ValueError, match=rf"env={package} needs the package {package}, which is not installed. .*{advice}"
     ):
         cls(2)
+
+
+def test_the_command_line_trains_films_and_closes(program, monkeypatch, capsys):
+    made, closed = [], []
+
+    class Vec(gym.vector.SyncVectorEnv):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+            self.render_mode = "rgb_array"
+            self.render = lambda: tuple(np.zeros((8, 8, 3), np.uint8) for _ in range(self.num_envs))
+
+        def close_extras(self, **kwargs):
+            closed.append(self)
+            super().close_extras(**kwargs)
+
+    monkeypatch.setattr("gymnasium.vector.SyncVectorEnv", Vec)
+    words = ["goal.env_steps=1", "algo.num_sgd_iters=1", "trainer.eval_horizon=4", "trainer.track=false"]
+    assert main(["env=gymnasium", "env.id=CartPole-v1", "env.kwargs={sutton_barto_reward: true}", *words]) == 0
+    assert [vec.num_envs for vec in made] == [8, 16, 1]  # for training, evaluation and the film
+    assert {id(vec) for vec in made} == {id(vec) for vec in closed}
+    assert "policy.gif" in capsys.readouterr().out
 
 
 def test_libraries_stay_unimported_until_they_are_used():
