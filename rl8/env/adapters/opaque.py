@@ -24,6 +24,7 @@ class OpaqueEnv(Env):
 
     opaque = True
     has_ends = True
+    begins_anew = True
 
     def __init__(
         self, num_envs: int, /, horizon: int | None = None, *, device: torch.device | str | None = "cpu"
