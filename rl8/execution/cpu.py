@@ -75,6 +75,10 @@ class CPU(Eager):
             values=self._store_values,
         )
 
+    def forget(self) -> None:
+        """See `Eager.forget`."""
+        self._forward = None
+
     def _act_and_keep(self, seen: Nested, state: Nested | None, *, deterministic: bool) -> Act:
         if self._forward is None:
             self._forward = ForwardPass(self.policy, self.rollout.num_envs, self.forward_shares)

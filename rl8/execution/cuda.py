@@ -38,6 +38,7 @@ class CUDA(Eager):
         self.live_optimizer, self.piece_size = settings.graphs, settings.piece_size
         self._stream = torch.cuda.Stream(self.device) if settings.graphs else None  # for captures
         self._works: dict[str, Work] = {}
+        self._known: tuple[bool, ...] = (False, False)  # which series the rollout had when last looked at
         self._state: Nested | None = None  # where a captured rollout reads and writes the environment's state
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
@@ -74,10 +75,14 @@ class CUDA(Eager):
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
-        before = self._series()
         super().collect(deterministic=deterministic)
         self._pin_state()
-        if before != self._series():  # the first end of an episode: there is more to read
+        self.forget()
+
+    def forget(self) -> None:
+        """See `Eager.forget`."""
+        known, self._known = self._known, self._series()
+        if known != self._known:  # the first end of an episode: there is more to read
             self._works["advantages"].invalidate()
             self._works["update"].invalidate()
 

@@ -116,6 +116,9 @@ class Eager:
         """Collect one horizon."""
         collect(self.env, self.policy, self.rollout, deterministic=deterministic, act=self._act, step=self._step)
 
+    def forget(self) -> None:
+        """Keep nothing of the last collection but the rollout: somebody has changed that."""
+
     # ----------------------------------------------------------------------------------------------------- update
 
     def begin_update(self) -> None:

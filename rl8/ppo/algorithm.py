@@ -33,6 +33,7 @@ from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rollout.containers import Tensors, named, plain, restored
 from rl8.rollout.metrics import Metrics, reward_metrics
+from rl8.rollout.nonfinite import leave_out, not_finite
 from rl8.rollout.rollout import Minibatch, Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
@@ -67,6 +68,7 @@ class Algorithm:
         iterations: Calls of `step` so far.
         resets: Resets of the environment so far.
         execution: How all of it is computed.
+        skips_nonfinite: Whether environments and minibatches with numbers that are infinite or NaN are left out.
 
     Raises:
         TypeError: If an option does not exist or has the wrong type.
@@ -74,6 +76,7 @@ class Algorithm:
     """
 
     recurrent = False
+    skips_nonfinite = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
@@ -142,10 +145,11 @@ class Algorithm:
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._known_resets = 0  # of opaque environments: evaluation may share them
-        self._buffered = False
+        self._buffered = self._reset_wanted = False
         # Device tensors at one address: nothing is fetched, and a captured graph sees what they become.
         self._entropy_coeff = torch.zeros((), device=self.device)
         self._explained_variance = torch.zeros((), device=self.device)
+        self._nonfinite = torch.zeros((), device=self.device)  # environments left out of the present horizon
         self._metrics = UpdateMetrics(self.device)
         self._loss = execution.compiled(self._loss_of)
         self._collect = execution.work(execution.collect, "rollout", self._collected)
@@ -183,9 +187,21 @@ class Algorithm:
         if weights is not None:
             self.env_steps -= int((weights == 0).sum())  # host sync: where a library's resets take steps of their own
         self._buffered = True
-        return reward_metrics(self.rollout.rewards, weights) | self.rollout.env_metrics.means()
+        if self.skips_nonfinite:
+            bad = not_finite(self.rollout)
+            leave_out(self.rollout, bad)
+            self.execution.forget()
+            self._nonfinite.copy_(bad.sum())
+        return reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
+
+    def reset_next(self) -> None:
+        """Let the next horizon begin with a reset of the environment, whether one is due or not."""
+        self._reset_wanted = True
 
     def _reset_due(self) -> bool:
+        wanted, self._reset_wanted = self._reset_wanted, False
+        if wanted:
+            return True
         every = self.hparams.horizons_per_env_reset or 1
         begun = self.horizons > 0 and self.env.resets == self._known_resets
         return not begun or (every > 0 and self.horizons % every == 0)
@@ -213,6 +229,8 @@ class Algorithm:
         metrics = self._metrics.means(self._passes())
         self._update_normalizers()
         self.iterations += 1
+        if self.skips_nonfinite:
+            metrics["monitors/nonfinite_envs"] = self._nonfinite.clone()
         metrics["monitors/explained_variance"] = self._explained_variance.clone()
         metrics["coefficients/entropy"] = self._entropy_coeff.clone()
         metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
@@ -327,7 +345,12 @@ class Algorithm:
         """
         scaler = self.execution.scaler
         scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.skips_nonfinite:  # a minibatch whose gradient is no number moves nothing
+            for gradient in gradients:
+                gradient.masked_fill_(~norm.isfinite(), 0.0)
+            norm = norm.nan_to_num(nan=0.0, posinf=0.0)
         if self.hparams.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.hparams.max_grad_norm, norm)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.

@@ -1,15 +1,19 @@
-"""Which number of a horizon went wrong first, once a result has turned out to be infinite or NaN."""
+"""Numbers that are infinite or NaN: which of a horizon was the first, and how to go on without them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.env.results import NOT_FINITE, leaves
+from rl8.rollout.containers import plain
 from rl8.rollout.rollout import Rollout
+
+MOST_ROWS: Final = 16  # environments whose horizon is kept as evidence
 
 
 def first_nonfinite(rollout: Rollout) -> str | None:
@@ -46,3 +50,53 @@ def _series(rollout: Rollout) -> Iterator[tuple[str, Tensor, str]]:
     if rollout.final_values is not None and rollout.is_last is not None:
         final = torch.where(rollout.is_last, rollout.final_values, 0.0)
         yield "The value of a final observation (final_obs)", final, f"The environment returned that. {NOT_FINITE}"
+
+
+@torch.no_grad()
+def not_finite(rollout: Rollout) -> Tensor:
+    """Return `[N]` bool, which environments met a number that is infinite or NaN in this horizon; on the device."""
+    bad = torch.zeros(rollout.num_envs, dtype=torch.bool, device=rollout.rewards.device)
+    for _, series, _ in _series(rollout):
+        bad |= ~series.isfinite().flatten(2).all(-1).all(0) if series.ndim > 2 else ~series.isfinite().all(0)
+    return bad
+
+
+@torch.no_grad()
+def leave_out(rollout: Rollout, bad: Tensor) -> None:
+    """Let nothing be learned from some environments' horizon; what was not finite in it becomes 0.
+
+    Args:
+        rollout: Written in place.
+        bad: `[N]` bool, which environments.
+    """
+    counted = (~bad).to(rollout.rewards.dtype).expand_as(rollout.rewards)
+    rollout.weights = counted.clone() if rollout.weights is None else rollout.weights.mul_(counted)
+    numbers = [series for _, series, _ in _series(rollout)]
+    for series in numbers if rollout.final_values is None else [*numbers[:-1], rollout.final_values]:
+        series.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    actions = leaves(rollout.actions) if isinstance(rollout.actions, TensorDict) else [("", rollout.actions)]
+    for _, leaf in actions:
+        if leaf.is_floating_point():
+            leaf.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    if isinstance(rollout.state, TensorDict):
+        for _, leaf in leaves(rollout.state):
+            leaf.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def evidence(rollout: Rollout) -> dict[str, Any]:
+    """Return the horizon of the environments that went wrong, at most `MOST_ROWS`, in plain containers.
+
+    Keys: `environments` `[K]`, and `obs` `[T + 1, K, ...]`, `actions`, `rewards`, `logp`, `values` of them.
+    """
+    rows = not_finite(rollout).nonzero().flatten()[:MOST_ROWS]  # host sync: training has failed
+    kept: dict[str, Any] = {"environments": rows.cpu()}
+    series = {
+        "obs": rollout.obs[rollout.history :],
+        "actions": rollout.actions,
+        "rewards": rollout.rewards,
+        "logp": rollout.logp,
+        "values": rollout.values,
+    }
+    for name, values in series.items():
+        kept[name] = plain(values[:, rows].cpu())
+    return kept

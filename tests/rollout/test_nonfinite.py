@@ -1,10 +1,12 @@
 import pytest
 import torch
 from envs import Episodes, Machine
+from tensordict import TensorDict
 
 from rl8 import Algorithm, Trainer
-from rl8.env import ContinuousDummyEnv
-from rl8.rollout.nonfinite import first_nonfinite
+from rl8.env import ContinuousDummyEnv, Env
+from rl8.rollout.nonfinite import evidence, first_nonfinite
+from rl8.specs import Categorical, Unbounded
 
 NAN, INF = float("nan"), float("inf")
 
@@ -90,3 +92,68 @@ def test_training_says_what_it_was():
         FloatingPointError, match=r"after 96 env steps, .* The observation obs is nan at step 5 of 8 in"
     ):
         trainer.step()
+
+
+class Blowing(Env):
+    """Environment 1 observes, or is rewarded by, no number once it has taken more than `limit` steps."""
+
+    what, limit = "obs", 10**6
+
+    def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+        super().__init__(num_envs, horizon, device=device)
+        self.observation_spec, self.action_spec = Unbounded(1), Categorical(2)
+
+    def reset(self, *, config=None):
+        self.state = torch.zeros(self.num_envs, 1)
+        return self.state.clone()
+
+    def step(self, action):
+        self.state = self.state + 1
+        out = TensorDict({"obs": self.state / 100, "rewards": action.float()}, [self.num_envs])
+        out[self.what][1] = torch.where(self.state[1, 0] > self.limit, NAN, out[self.what][1])
+        return out
+
+
+@pytest.mark.parametrize("what", ["obs", "rewards"])
+@pytest.mark.parametrize("options", [{}, {"sgd_minibatch_size": 8}, {"normalize_obs": True}], ids=str)
+def test_environments_that_went_wrong_are_left_out_and_the_others_learned_from(what, options, monkeypatch):
+    algorithm = Algorithm(Blowing, num_envs=4, horizon=8, horizons_per_env_reset=-1, **options)
+    algorithm.skips_nonfinite = True
+    monkeypatch.setattr(Blowing, "what", what)
+    algorithm.collect()
+    assert algorithm.step()["monitors/nonfinite_envs"].item() == 0
+    monkeypatch.setattr(Blowing, "limit", 12)
+    before = [parameter.clone() for parameter in algorithm.parameters]
+    metrics = algorithm.collect() | algorithm.step()
+    assert metrics["monitors/nonfinite_envs"].item() == 1
+    assert all(value.isfinite() for value in metrics.values())
+    assert all(parameter.isfinite().all() for parameter in algorithm.parameters)
+    assert any((one != other).any() for one, other in zip(before, algorithm.parameters, strict=True))
+    assert algorithm.rollout.weights.sum(0).tolist() == pytest.approx([32 / 3, 0, 32 / 3, 32 / 3])
+    assert not algorithm.rollout.obs[:, 1].isnan().any()
+    monkeypatch.setattr(Blowing, "limit", 10**6)
+    resets = algorithm.resets
+    algorithm.reset_next()
+    algorithm.collect()
+    assert algorithm.resets == resets + 1
+    assert algorithm.step()["monitors/nonfinite_envs"].item() == 0
+    assert (algorithm.rollout.weights == 1).all()
+
+
+def test_a_minibatch_whose_gradient_is_no_number_moves_nothing():
+    algorithm = Algorithm(ContinuousDummyEnv, num_envs=4, horizon=8, num_sgd_iters=1, optimizer_cls=torch.optim.SGD)
+    algorithm.skips_nonfinite = True
+    algorithm.collect()
+    before = [parameter.clone() for parameter in algorithm.parameters]
+    algorithm.parameters[0].register_hook(lambda gradient: gradient * NAN)
+    algorithm.step()
+    assert all(torch.equal(one, other) for one, other in zip(before, algorithm.parameters, strict=True))
+
+
+def test_evidence_is_the_horizon_of_the_environments_that_went_wrong():
+    rollout = collected()
+    rollout.rewards[5, 2] = INF
+    kept = evidence(rollout)
+    assert kept["environments"].tolist() == [2]
+    assert kept["obs"].shape == (9, 1, *rollout.obs.shape[2:])
+    assert torch.equal(kept["rewards"], rollout.rewards[:, 2:3])
