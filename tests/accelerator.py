@@ -78,7 +78,8 @@ class Event:
     def __init__(self, *, enable_timing):
         assert enable_timing
 
-    def record(self):
+    def record(self, stream=None):
+        assert stream is not None  # the default is that of the current device
         self.time = time.perf_counter()
 
     def elapsed_time(self, other):
@@ -122,8 +123,9 @@ class Accelerator(TorchDispatchMode):
             "CUDAGraph": Graph,
             "graph": self.capture,
             "stream": self.on,
-            "current_stream": lambda _device: self.stream,
+            "current_stream": lambda _device=None: self.stream,
             "set_stream": lambda stream: setattr(self, "stream", stream),
+            "graph_pool_handle": lambda: "pool",
             "is_available": lambda: True,
             "device_count": lambda: 2,
             "get_rng_state": lambda _device: torch.get_rng_state(),
@@ -168,7 +170,7 @@ class Accelerator(TorchDispatchMode):
             self.stream = before
 
     @contextmanager
-    def capture(self, graph, stream):
+    def capture(self, graph, stream, pool=None):
         """Do what `torch.cuda.graph` does, not least where a capture was broken."""
         rng, before = torch.get_rng_state(), self.stream
         self.graph, self.stream, self.overwritten, self.random = graph, stream, {}, False

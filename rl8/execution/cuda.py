@@ -7,7 +7,7 @@ rate. What can't be captured runs eagerly, and one message says which line is th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tensordict import TensorDict
@@ -24,9 +24,12 @@ from rl8.rollout.rollout import Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
 
+# Env steps per forward and backward pass: a pass of 16 million would take 100 GB with the default networks.
+PIECE_SIZE: Final = 2**20
+
 
 class CUDA(Eager):
-    """Replays graphs; computes larger minibatches in pieces where `device.piece_size` says so.
+    """Replays graphs; computes minibatches of more than `device.piece_size` env steps in pieces.
 
     Raises:
         ValueError: If the device does not exist here.
@@ -35,7 +38,9 @@ class CUDA(Eager):
     def __init__(self, settings: DeviceSettings, **precision: Any) -> None:
         _check_device(torch.device(settings.device))
         super().__init__(settings, **precision)
-        self.live_optimizer, self.piece_size = settings.graphs, settings.piece_size
+        self.live_optimizer, self.piece_size = settings.graphs, settings.piece_size or PIECE_SIZE
+        # One for all graphs, of our own: each graph would keep its own, and a broken capture would leak it.
+        self._pool = torch.cuda.graph_pool_handle() if settings.graphs else None
         self._stream = torch.cuda.Stream(self.device) if settings.graphs else None  # for captures
         self._works: dict[str, Work] = {}
         self._known: tuple[bool, ...] = (False, False)  # which series the rollout had when last looked at
@@ -60,14 +65,20 @@ class CUDA(Eager):
         )
         alone = name == "rollout" and self.env.opaque  # its steps are taken elsewhere: nothing of them is recorded
         captured = self._stream is not None and live and not alone
-        work = CapturedWork(function, name, tensors, self._stream) if captured and self._stream else Work(function)
+        work = Work(function)
+        if captured and self._stream is not None:
+            work = CapturedWork(function, name, tensors, self._stream, pool=self._pool)
         self._works[name] = work
         return work
 
     def reset(self, config: dict[str, Any] | None) -> Nested:
         """See `Eager.reset`."""
-        before = self._addresses()
+        before, kept = self._addresses(), self._own_tensors()
         obs = super().reset(config)
+        for name, tensor in kept.items():  # one that a reset made anew is written to where a graph reads it
+            made = getattr(self.env, name, None)
+            if made is not tensor and alike(made, tensor):
+                setattr(self.env, name, tensor.copy_(made))
         if self._addresses() != before:
             self._works["rollout"].invalidate()
         self._pin_state()
@@ -119,7 +130,7 @@ class CUDA(Eager):
     def mark(self) -> Any:
         """See `Eager.mark`."""
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # the current device may be another
         return event
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
@@ -146,13 +157,17 @@ class CUDA(Eager):
         """Return which series a rollout has that it had not from the start."""
         return self.rollout.is_last is not None, self.rollout.weights is not None
 
-    def _addresses(self) -> list[Any]:
-        """Return where the environment's tensors lie, its state left out, and numbers that a graph would keep."""
-        tensors = {
+    def _own_tensors(self) -> dict[str, Any]:
+        """Return the environment's tensors by name, its state left out."""
+        return {
             name: value
             for name, value in vars(self.env).items()
             if name != "state" and isinstance(value, (Tensor, TensorDict))
         }
+
+    def _addresses(self) -> list[Any]:
+        """Return where the environment's tensors lie, its state left out, and numbers that a graph would keep."""
+        tensors = self._own_tensors()
         return [(name, tensor.data_ptr()) for name, tensor in named(tensors).items()] + fingerprint(self.env)
 
 

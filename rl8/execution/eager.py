@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -55,7 +56,9 @@ class Eager:
         self.device = torch.device(settings.device)
         self.amp_dtype = AMP_DTYPES[amp_dtype] if enable_amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=enable_amp and amp_dtype == "fp16")
-        torch.set_float32_matmul_precision(settings.matmul_precision)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on CUDA torch may advise another setting, once
+            torch.set_float32_matmul_precision(settings.matmul_precision)
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
 

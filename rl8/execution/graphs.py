@@ -44,6 +44,7 @@ class CapturedWork(Work):
         work: Reads and writes tensors that stay where they are.
         name: What it is, for messages.
         tensors: Gives by name everything that `work` reads and writes, the same names each time.
+        pool: Memory that graphs share, as `torch.cuda.graph_pool_handle` gives it; None for memory of its own.
         stream: Where it is warmed up and captured; not the one that is current when it is called.
 
     Attributes:
@@ -60,9 +61,10 @@ class CapturedWork(Work):
         name: str,
         tensors: Callable[[], Tensors],
         stream: torch.cuda.Stream,
+        pool: Any = None,
     ) -> None:
         super().__init__(work)
-        self.name, self.tensors, self.stream = name, tensors, stream
+        self.name, self.tensors, self.stream, self.pool = name, tensors, stream, pool
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
         self.refused = False
@@ -85,6 +87,8 @@ class CapturedWork(Work):
         else:
             try:
                 self.graph = self._checked_graph()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # if it is not the capture's, the work raises it once more
                 self.refused = True
                 warnings.warn(
@@ -111,7 +115,13 @@ class CapturedWork(Work):
             self.invalidate()
 
     def _do(self) -> None:
-        self.work(*self._arguments)
+        try:
+            self.work(*self._arguments)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"There is not enough memory on {self.stream.device} for the {self.name}: "
+                f"{str(error).splitlines()[0]} Try device.piece_size=262144, or a smaller algo.num_envs."
+            ) from error
 
     def _work_aside(self) -> None:
         """Do the work on the stream on which it will be captured: autograd remembers the one that it first met."""
@@ -164,7 +174,7 @@ class CapturedWork(Work):
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
         cause: Exception | None = None
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 try:
                     self._do()
                 except Exception as error:
@@ -172,7 +182,7 @@ class CapturedWork(Work):
                     raise
         except Exception as error:
             # A broken capture leaves random numbers refused until another succeeds, and its stream current.
-            with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream):
+            with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), pool=self.pool, stream=self.stream):
                 torch.zeros(1, device=self.stream.device)
             torch.cuda.set_stream(current)
             raise cause or error from None

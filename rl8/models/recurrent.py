@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -65,7 +67,10 @@ class RecurrentModel(Model):
         assert not isinstance(state, Tensor)
         start = tuple(state[key].transpose(0, 1).contiguous() for key in self.state_keys)  # [layers, B, size]
         inputs = self.trunk(self.encoder(obs))
-        hidden, end = self.rnn(inputs, start if len(start) > 1 else start[0])
+        # In float32 whatever the compute type: cuDNN's autocast knows fp16 alone, in which gradients of a mean vanish.
+        mixed = torch.is_autocast_enabled(inputs.device.type)
+        with torch.autocast(inputs.device.type, enabled=False) if mixed else nullcontext():
+            hidden, end = self.rnn(inputs.float(), start if len(start) > 1 else start[0])
         return Output(self.policy_head(hidden), self._values(hidden), self._state(end, inputs.shape[1]))
 
     def _values(self, hidden: Tensor) -> Tensor:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rl8.checks import check_range
+
+# cuDNN's kernel fails at batches of 65,536 and more on sm_90; the others take any.
+KERNELS: Final = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class CausalSelfAttention(nn.Module):
@@ -42,7 +48,8 @@ class CausalSelfAttention(nn.Module):
         """
         m, w, d = inputs.shape
         q, k, v = self.qkv(inputs).view(m, w, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask(mask))
+        with sdpa_kernel(KERNELS):
+            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask(mask))
         out: Tensor = self.out(attended.transpose(1, 2).reshape(m, w, d))
         return out
 

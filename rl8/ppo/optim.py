@@ -47,7 +47,8 @@ def build_optimizer(
     for name in options:
         if name not in accepted and not takes_any:
             raise TypeError(unknown(f"option of {optimizer_cls.__name__}", name, accepted))
-    if optimizer_cls in FUSED:
+    on_cuda = parameters[0].device.type == "cuda"
+    if optimizer_cls in FUSED and not (on_cuda and optimizer_cls is torch.optim.Adagrad):  # it has no kernel there
         options.setdefault("fused", not any(options.get(name) for name in ("foreach", "differentiable")))
     if graphs and "capturable" in accepted:
         options.setdefault("capturable", True)

@@ -269,6 +269,38 @@ def test_a_moved_environment_tensor_is_captured_anew():
     assert algorithm.env.state is algorithm.execution._state
 
 
+@pytest.mark.usefixtures("device")
+def test_a_tensor_that_each_reset_makes_anew_stays_where_a_graph_reads_it():
+    class Fresh(Endless):
+        def reset(self, *, config=None):
+            obs = super().reset(config=config)
+            self.wind = torch.rand(self.num_envs, device=self.device)
+            return obs
+
+    algorithm = Algorithm(Fresh, device="cuda", **SMALL)
+    iterate(algorithm, 4)
+    graph, wind = algorithm._collect.graph, algorithm.env.wind
+    assert graph is not None
+    before = wind.tolist()
+    iterate(algorithm, 2)
+    assert algorithm._collect.graph is graph
+    assert algorithm.env.wind is wind
+    assert wind.tolist() != before
+
+
+@pytest.mark.usefixtures("device")
+def test_too_little_memory_is_named_as_that():
+    algorithm = Algorithm(Endless, device="cuda", **SMALL)
+
+    def full(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    algorithm._learn.work = full
+    algorithm.collect()
+    with pytest.raises(torch.OutOfMemoryError, match=r"for the update: CUDA out of .* device.piece_size=2"):
+        algorithm.step()
+
+
 def test_environments_that_step_on_their_own_are_not_captured(device):
     class Foreign(Episodes):
         opaque = True

@@ -103,7 +103,7 @@ def test_cuda_settings():
     assert isinstance(execution, CUDA)
     assert execution.live_optimizer
     assert not execution_for(DeviceSettings("cuda", graphs=False)).live_optimizer
-    assert execution.piece_size is None
+    assert execution.piece_size == 2**20
     assert execution.memory_mb() == 3
     begin = execution.mark()
     assert execution.elapsed_ms(begin, execution.mark()) >= 0

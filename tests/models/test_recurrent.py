@@ -92,3 +92,14 @@ def test_the_state_stays_float32_under_mixed_precision(model_cls):
 def test_options_that_are_refused(option, value, kind, message):
     with pytest.raises(kind, match=message):
         build(LSTMModel, Unbounded(3), Categorical(3), **{option: value})
+
+
+@pytest.mark.parametrize("cls", [LSTMModel, GRUModel])
+def test_recurrent_layers_compute_in_float32_under_mixed_precision(cls):
+    model, _ = build(cls, Unbounded(3), Categorical(2))
+    kinds = []
+    model.rnn.register_forward_hook(lambda layer, inputs, output: kinds.append(output[0].dtype))
+    state = model.state_spec.zeros(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(2, 4, 3), state)
+    assert kinds == [torch.float32]

@@ -124,3 +124,14 @@ def test_unknown_options_are_refused(name):
 def test_values_that_torch_refuses_are_named(graphs, name, value):
     with pytest.raises(ValueError, match=rf"^Adam refuses {re.escape(str({name: value}))}: .+\.$"):
         build_optimizer(torch.optim.Adam, parameters(), {name: value}, graphs=graphs)
+
+
+def test_adagrad_has_no_fused_kernel_on_a_gpu():
+    class OnCuda(torch.nn.Parameter):
+        device = torch.device("cuda")
+
+    parameter = OnCuda(torch.zeros(2))
+    assert not build_optimizer(torch.optim.Adagrad, [parameter], {"lr": 0.1}).param_groups[0]["fused"]
+    assert build_optimizer(torch.optim.Adagrad, [torch.nn.Parameter(torch.zeros(2))], {"lr": 0.1}).param_groups[0][
+        "fused"
+    ]
