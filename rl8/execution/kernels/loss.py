@@ -222,18 +222,22 @@ def _surrogate(logp: Tensor, samples: Samples, terms: Terms, share: float, sums:
 
 
 def log_probabilities(head: Discrete, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Return log-probabilities `[E, max(sizes), M]` of logits `[M, F]`: by columns, which is quicker on a CPU.
+    """Return log-probabilities `[E, max(sizes), M]` of logits `[M, F]`."""
+    return functional.log_softmax(by_columns(head, logits, mask, FORBIDDEN_LOGIT), dim=1)
 
-    A forbidden choice, and a cell that a shorter element does not have, is as good as minus infinity.
+
+def by_columns(head: Discrete, flat: Tensor, mask: Tensor | None, missing: float) -> Tensor:
+    """Return `[M, F]` as `[E, max(sizes), M]`: a softmax over columns is quicker on a CPU.
+
+    A forbidden choice, and a cell that a shorter element does not have, gets `missing`.
     """
-    table = logits.T
+    table = flat.T
     if mask is not None:
-        table = table.where(mask.reshape(logits.shape).T, FORBIDDEN_LOGIT)
-    padding = _padding(head.sizes, logits.device)
+        table = table.where(mask.reshape(flat.shape).T, missing)
+    padding = _padding(head.sizes, flat.device)
     if padding is not None:
-        table = table.index_select(0, padding.columns).masked_fill_(padding.empty, FORBIDDEN_LOGIT)
-    cells = table.reshape(len(head.sizes), -1, len(logits))
-    return functional.log_softmax(cells.contiguous(), dim=1)
+        table = table.index_select(0, padding.columns).masked_fill_(padding.empty, missing)
+    return table.reshape(len(head.sizes), -1, len(flat)).contiguous()
 
 
 def _flat(head: Discrete, cells: Tensor, mask: Tensor | None) -> Tensor:
