@@ -6,7 +6,7 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +25,7 @@ from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.advantages import gae, gae_endless, std_mean
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.losses import PPOLoss, ppo_loss
+from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
 from rl8.ppo.options import check_kind, check_options, check_resets, fitting_defaults
@@ -55,6 +55,8 @@ class Algorithm:
         distribution_cls: Class of the action distribution; by default the one for the environment's action spec.
         optimizer_cls: Class of the optimizer.
         optimizer_config: Keywords for `optimizer_cls`; by default a learning rate of 1e-3.
+        extra_losses: Further terms of the loss by name, each a weight and a function that takes the policy and a
+            `Minibatch` and returns a 0-d tensor; see `rl8.ppo.losses.ExtraLoss`. They are logged as `losses/<name>`.
         device: `"cpu"`, `"cuda"`, `"cuda:<index>"`, or `DeviceSettings` for more.
         **options: Fields of `Hyperparameters`.
 
@@ -90,6 +92,7 @@ class Algorithm:
         distribution_cls: type[Distribution] | None = None,
         optimizer_cls: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_config: Mapping[str, Any] | None = None,
+        extra_losses: Mapping[str, ExtraLoss] | None = None,
         device: str | torch.device | DeviceSettings = "cpu",
         **options: Unpack[HyperparameterOptions],
     ) -> None:
@@ -150,7 +153,8 @@ class Algorithm:
         self._entropy_coeff = torch.zeros((), device=self.device)
         self._explained_variance = torch.zeros((), device=self.device)
         self._nonfinite = torch.zeros((), device=self.device)  # environments left out of the present horizon
-        self._metrics = UpdateMetrics(self.device)
+        self.extra_losses = check_extra_losses(extra_losses or {})
+        self._metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
         self._collect = execution.work(execution.collect, "rollout", self._collected)
         self._prepare = execution.work(self._compute_advantages, "advantages", self._prepared)
@@ -310,9 +314,18 @@ class Algorithm:
             if not hparams.accumulate_grads:
                 self._step_optimizer()
 
-    def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
+    def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> Sequence[Tensor]:
         """Return the loss of the sequences at some places, whose features and values may be known already."""
-        return self._loss(self.rollout.minibatch(rows), outputs)
+        batch = self.rollout.minibatch(rows)
+        found = self._loss(batch, outputs)
+        if not self.extra_losses:
+            return found
+        total, more = found.total, []
+        for weight, function in self.extra_losses.values():
+            term = function(self.policy, batch)
+            total = total + weight * term
+            more.append(term.detach())
+        return (total, *found[1:], *more)
 
     def _loss_of(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
         """Return the loss of some sequences."""

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from rl8.checks import check_range
+
+# A further term: its weight in the total, and a function of the policy and a `Minibatch` that returns a 0-d tensor, a
+# mean over the minibatch. It may be called in several threads, for pieces of a minibatch.
+ExtraLoss = tuple[float, Callable[[Any, Any], Tensor]]
+
+
+def check_extra_losses(losses: Mapping[str, ExtraLoss]) -> dict[str, ExtraLoss]:
+    """Return further losses as they are.
+
+    Raises:
+        TypeError: If one is no pair of a number and a function.
+        ValueError: If a weight is infinite or NaN, or a name is taken.
+    """
+    loss: Any
+    for name, loss in losses.items():
+        if name in PPOLoss._fields:
+            raise ValueError(f"extra_losses={{{name!r}: ...}}: losses/{name} is PPO's own. Try another name.")
+        if not (isinstance(loss, tuple) and len(loss) == 2 and callable(loss[1])):
+            raise TypeError(
+                f"extra_losses[{name!r}]={loss!r} is no pair of a weight and a function. Try "
+                f"extra_losses={{{name!r}: (0.1, function)}}, where function(policy, minibatch) returns a 0-d tensor."
+            )
+        check_range(f"extra_losses[{name!r}]'s weight", loss[0], hint="0.1")
+    return dict(losses)
 
 
 class PPOLoss(NamedTuple):

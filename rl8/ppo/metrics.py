@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -24,20 +25,24 @@ class UpdateMetrics:
 
     Args:
         device: Where they are.
+        extra: Names of further losses.
 
     Attributes:
-        totals: `[7]` sums of `UPDATE_METRICS`.
-        minibatch: `[7]` those of the last minibatch alone.
+        names: `UPDATE_METRICS`, then `losses/<name>` of further losses, K in all.
+        totals: `[K]` sums of them.
+        minibatch: `[K]` those of the last minibatch alone.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.totals = torch.zeros(len(UPDATE_METRICS), device=device)
+    def __init__(self, device: torch.device, extra: Sequence[str] = ()) -> None:
+        self.names = (*UPDATE_METRICS, *(f"losses/{name}" for name in extra))
+        self.totals = torch.zeros(len(self.names), device=device)
         self.minibatch = torch.zeros_like(self.totals)
 
     def add(self, losses: Tensor) -> None:
-        """Add the parts `[6]` of a minibatch's loss, see `PPOLoss`."""
+        """Add the parts `[K - 1]` of a minibatch's loss: those of `PPOLoss`, then the further losses."""
         self.minibatch.zero_()
-        self.minibatch[:GRAD_NORM].add_(losses)
+        self.minibatch[:GRAD_NORM].add_(losses[:GRAD_NORM])
+        self.minibatch[GRAD_NORM + 1 :].add_(losses[GRAD_NORM:])
         self.totals.add_(self.minibatch)
 
     def add_grad_norm(self, norm: Tensor) -> None:
@@ -47,4 +52,4 @@ class UpdateMetrics:
     def means(self, minibatches: int) -> Metrics:
         """Return means over so many minibatches, 0-d each."""
         means = self.totals / minibatches
-        return {name: means[index] for index, name in enumerate(UPDATE_METRICS)}
+        return {name: means[index] for index, name in enumerate(self.names)}

@@ -14,6 +14,7 @@ import torch
 
 from rl8.distributions import Distribution
 from rl8.models import Model
+from rl8.ppo.losses import ExtraLoss
 from rl8.settings import DeviceSettings
 
 __all__ = ["spelled_out"]  # the reference need not repeat the options, and trips over what a TypedDict inherits
@@ -62,6 +63,7 @@ class AlgorithmOptions(HyperparameterOptions, total=False):
     distribution_cls: type[Distribution] | None
     optimizer_cls: type[torch.optim.Optimizer]
     optimizer_config: Mapping[str, Any] | None
+    extra_losses: Mapping[str, ExtraLoss] | None
     device: str | torch.device | DeviceSettings
 
 

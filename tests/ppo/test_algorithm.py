@@ -831,3 +831,58 @@ def test_batch_normalisation_without_running_statistics_is_refused():
     layer = nn.BatchNorm1d(16, track_running_stats=False)
     with pytest.raises(ValueError, match=r"^Layered.layer is a BatchNorm1d that keeps no running .*torch.nn.LayerNorm"):
         Algorithm(CartPole, model_cls=Layered, model_config={"layer": layer}, num_envs=8, horizon=4)
+
+
+def decay(policy, batch):
+    """The mean square of the value network's first weights: its gradient is known."""
+    return policy.model.value_net.layers[0].weight.square().mean()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sgd_minibatch_size": 16}, {"sgd_minibatch_size": 16, "accumulate_grads": True}]
+)
+def test_an_extra_loss_is_learned_from_and_logged(options):
+    norms, logged = [], []
+    for weight in (0.0, 100.0):
+        torch.manual_seed(3)
+        algorithm = Algorithm(CartPole, **SMALL, **options, extra_losses={"decay": (weight, decay)})
+        before = decay(algorithm.policy, None).item()
+        metrics = algorithm.collect() | algorithm.step()
+        for _ in range(5):
+            algorithm.collect()
+            algorithm.step()
+        norms.append(decay(algorithm.policy, None).item() / before)
+        logged.append(metrics["losses/decay"].item())
+        assert metrics["losses/decay"].item() == pytest.approx(before, rel=0.2)
+    assert norms[1] < norms[0] - 0.01
+
+
+def test_an_extra_loss_is_part_of_the_total():
+    torch.manual_seed(3)
+    plain = Algorithm(CartPole, **SMALL, num_sgd_iters=1)
+    torch.manual_seed(3)
+    more = Algorithm(
+        CartPole, **SMALL, num_sgd_iters=1, extra_losses={"two": (3.0, lambda policy, batch: batch.logp.mean() * 0 + 2)}
+    )
+    totals = []
+    for algorithm in (plain, more):
+        torch.manual_seed(4)
+        totals.append((algorithm.collect() | algorithm.step())["losses/total"].item())
+    assert totals[1] == pytest.approx(totals[0] + 6, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("losses", "kind", "message"),
+    [
+        ({"vf": (1.0, decay)}, ValueError, r"losses/vf is PPO's own. Try another name"),
+        (
+            {"decay": decay},
+            TypeError,
+            r"is no pair of a weight and a function. Try extra_losses=\{'decay': \(",
+        ),
+        ({"decay": (math.nan, decay)}, ValueError, r"^extra_losses\['decay'\]'s weight=nan is out of range"),
+    ],
+)
+def test_extra_losses_that_are_none_are_refused(losses, kind, message):
+    with pytest.raises(kind, match=message):
+        Algorithm(CartPole, **SMALL, extra_losses=losses)
