@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import dis
 import math
+import traceback
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+# Largest whole number of things to make, of number in float32, and of counter: where a range has no upper limit of its
+# own, the libraries below have this one.
+MAX_COUNT: Final = 2**31 - 1
+MAX_NUMBER: Final = 3.4028234663852886e38
+MAX_STEPS: Final = 2**63 - 1
+MAX_SEED: Final = 2**64 - 1
 
 
 def closest(value: str, options: Iterable[str]) -> str | None:
@@ -52,6 +62,7 @@ def check_range(
     high_open: bool = False,
     integer: bool = False,
     optional: bool = False,
+    most: float | None = None,
     hint: str = "",
 ) -> None:
     """Check that a number is of the right kind and inside its range.
@@ -65,6 +76,8 @@ def check_range(
         high_open: Whether `high` itself is refused.
         integer: Whether only whole numbers are accepted.
         optional: Whether None is accepted too.
+        most: Largest size that can be computed with, named only where it is passed; by default `MAX_COUNT` for
+            integers and `MAX_NUMBER` for numbers.
         hint: What to type instead, e.g. `"algo.gamma=0.99"`.
 
     Raises:
@@ -85,6 +98,10 @@ def check_range(
     too_high = high is not None and (value >= high if high_open else value > high)
     if too_low or too_high or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"{key}={value!r} is out of range. Accepted: {accepted}.{advice}")
+    most = most if most is not None else MAX_COUNT if integer else MAX_NUMBER
+    if abs(value) > most:
+        size = f"{most:,}" if isinstance(most, int) else f"{most:.3g}"
+        raise ValueError(f"{key}={value!r} is too large. Accepted: {kind} up to {size}.{advice}")
 
 
 def check_choice(key: str, value: Any, options: Iterable[str]) -> None:
@@ -93,3 +110,26 @@ def check_choice(key: str, value: Any, options: Iterable[str]) -> None:
     if value not in names:
         near = closest(str(value), names)
         raise ValueError(f"{key}={value!r} is unknown. Accepted: {', '.join(names)}. Try {key}={near or names[0]}.")
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of `number` that is not above `limit`, both >= 1, in sqrt(number) steps."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return max(n for n in (*small, *(number // n for n in small)) if n <= limit)
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Return whether an error is a check of rl8's own that failed, so that its message says all.
+
+    The same kinds of error from other code (a user's environment, torch) need their traceback, also where that code is
+    compiled, so that rl8's is the last frame that Python knows: there, nothing was raised but called.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames or not isinstance(error, (TypeError, ValueError)):
+        return False
+    code = frames[-1][0].f_code
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    raised = last is not None and dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    return raised and Path(code.co_filename).is_relative_to(Path(__file__).parent)

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: Exception) -> int:
     """Say what went wrong, in one message if the user can mend it, and return the exit code."""
-    from rl8.launch import is_mistake
+    from rl8.checks import is_mistake
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rl8.checks import check_range
+from rl8.checks import MAX_STEPS, check_range
 from rl8.data import ENV_STEPS
 
 Metrics = Mapping[str, float]
@@ -96,7 +96,7 @@ class EnvSteps(Condition):
     def __init__(self, env_steps: int | float) -> None:
         if isinstance(env_steps, float) and env_steps.is_integer():
             env_steps = int(env_steps)  # 1e6 is how people write a million
-        check_range("stop.env_steps", env_steps, 1, integer=True, hint="stop.env_steps=1_000_000")
+        check_range("stop.env_steps", env_steps, 1, integer=True, most=MAX_STEPS, hint="stop.env_steps=1_000_000")
         self.env_steps = int(env_steps)
 
     def __call__(self, metrics: Metrics) -> bool:

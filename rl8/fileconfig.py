@@ -20,14 +20,14 @@ import yaml
 from omegaconf import OmegaConf
 
 from rl8 import jobs, launch
-from rl8.checks import check_range
+from rl8.checks import MAX_SEED, check_range
 from rl8.config.compose import explain, unknown_key
-from rl8.config.schema import Goal, Part, Plan, convert, options
+from rl8.config.schema import Goal, Part, Plan, options
 from rl8.config.targets import check_target
 from rl8.data import EVAL_RETURNS_MEAN
+from rl8.kinds import as_text, convert
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.settings import DeviceSettings, TrainerSettings
-from rl8.tracking.provenance import as_text
 
 MAX_STEPS = 100
 _PPO = tuple(field.name for field in fields(Hyperparameters))
@@ -133,7 +133,7 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
     env_cls = check_target("env_cls", content["env_cls"])
     recurrent = convert("recurrent", content.get("recurrent", False), bool, False)
     seed = convert("seed", content.get("seed", 1), int, 1)
-    check_range("seed", seed, 0, integer=True, hint="seed=1")
+    check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
     ppo = {name: content[name] for name in _PPO if name in content}
     checked = options("algo", ppo, Hyperparameters)
     trainer = {"experiment_name": env_cls} | {name: content[name] for name in _RUN if name in content}

@@ -10,7 +10,6 @@ import gc
 import inspect
 import math
 import re
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
-from rl8.checks import closest, unknown
+from rl8.checks import closest, is_mistake, unknown
 from rl8.conditions import Condition
 from rl8.config.schema import Part, Plan
 from rl8.ppo.hyperparameters import Hyperparameters
@@ -297,17 +296,6 @@ def summary(error: BaseException) -> str:
     """Return an error in one line: its message alone if that says all."""
     text = str(error).strip() or "no message"
     return text if is_mistake(error) else f"{type(error).__name__}: {text.splitlines()[0]}"
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Return whether an error is a check of rl8's own that failed, so that its message says all.
-
-    The same kinds of error from other code (a user's environment, torch) need their traceback.
-    """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not frames or not isinstance(error, (TypeError, ValueError)):
-        return False
-    return Path(frames[-1].f_code.co_filename).is_relative_to(Path(__file__).parent)
 
 
 def _root_cause(error: BaseException) -> BaseException:

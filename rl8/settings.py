@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rl8.checks import check_choice, check_range
+from rl8.kinds import convert_fields
+
+MAX_THREADS: Final = 1024  # OpenMP ends the process where the system has no more
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,14 @@ class DeviceSettings:
             TypeError: If a value is of the wrong kind.
             ValueError: If it is out of range.
         """
+        convert_fields(self, "device")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
             raise ValueError(
                 f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device=cuda."
             )
         check_choice("device.matmul_precision", self.matmul_precision, ("highest", "high", "medium"))
         check_range("device.piece_size", self.piece_size, 1, integer=True, optional=True)
-        check_range("device.num_threads", self.num_threads, 1, integer=True, optional=True)
-        for name in ("graphs", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"device.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
+        check_range("device.num_threads", self.num_threads, 1, integer=True, optional=True, most=MAX_THREADS)
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,12 @@ class TrainerSettings:
             TypeError: If a value is of the wrong kind.
             ValueError: If it is out of range.
         """
+        convert_fields(self, "trainer")
         check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
         check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
         for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):
             check_range(f"trainer.{name}", getattr(self, name), 1, integer=True, optional=True)
-        for name in ("track", "eval_deterministic", "render"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"trainer.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
         for name in ("env_config", "eval_env_config"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):

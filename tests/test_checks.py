@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rl8.checks import check_choice, check_range, closest, interval, unknown
+from rl8.checks import MAX_SEED, check_choice, check_range, closest, interval, is_mistake, largest_divisor, unknown
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_interval(limits, text):
         (1.0, {"high": 1}),
         (0.5, {"low": 0, "high": 1, "low_open": True, "high_open": True}),
         (-7, {"integer": True}),
-        (10**400, {"low": 1, "integer": True}),
+        (10**400, {"low": 1, "integer": True, "most": 10**401}),
         (None, {"low": 0, "optional": True}),
     ],
 )
@@ -107,3 +107,32 @@ def test_choice():
         check_choice("model.activation", "rellu", ("elu", "relu"))
     with pytest.raises(ValueError, match=r"=7 is unknown. Accepted: elu, relu. Try model.activation=elu.$"):
         check_choice("model.activation", 7, ("elu", "relu"))
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        (10**10, {"integer": True}, "algo.x=10000000000 is too large. Accepted: an integer up to 2,147,483,647."),
+        (-1e39, {"hint": "algo.x=1"}, "algo.x=-1e+39 is too large. Accepted: a number up to 3.4e+38. Try algo.x=1."),
+        (2**64, {"integer": True, "most": MAX_SEED},
+         "algo.x=18446744073709551616 is too large. Accepted: an integer up to 18,446,744,073,709,551,615."),
+    ],
+)  # fmt: skip
+def test_numbers_that_nothing_can_compute_with_are_refused(value, options, message):
+    with pytest.raises(ValueError, match="is too large") as error:
+        check_range("algo.x", value, **options)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("number", "limit", "expected"), [(12, 5, 4), (12, 12, 12), (7, 6, 1), (36, 35, 18)])
+def test_the_largest_divisor(number, limit, expected):
+    assert largest_divisor(number, limit) == expected
+
+
+def test_only_what_our_own_code_raises_is_a_mistake():
+    with pytest.raises(ValueError, match="out of range") as ours:
+        check_range("algo.x", -1, 0)
+    assert is_mistake(ours.value)
+    with pytest.raises(TypeError, match="'int' object is not iterable") as compiled:
+        unknown("option", "x", 3)  # raised by Python itself, in a frame of ours
+    assert not is_mistake(compiled.value)

@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "names", "rng", "settings", "specs"},
+    {"checks", "data", "kinds", "names", "rng", "settings", "specs"},
     {"nn"},
     {"conditions", "distributions", "env"},
     {"models"},
@@ -37,6 +37,7 @@ TORCH_FREE = [
     "data",
     "fileconfig",
     "jobs",
+    "kinds",
     "launch",
     "names",
     "ppo.hyperparameters",

@@ -7,11 +7,12 @@ import torch
 from hydra.errors import InstantiationException
 
 from rl8 import launch
+from rl8.checks import is_mistake
 from rl8.conditions import EnvSteps
 from rl8.config.compose import checked, composer, options, prepare
 from rl8.config.schema import Part, check
 from rl8.env import Env
-from rl8.launch import Outcome, build, is_mistake, locate, parts, record_failure, stop_condition, summary, train, verify
+from rl8.launch import Outcome, build, locate, parts, record_failure, stop_condition, summary, train, verify
 from rl8.tracking.store import open_store
 from rl8.trainer import Trainer
 

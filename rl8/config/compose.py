@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rl8 import names
 from rl8.checks import closest
 from rl8.config.files import check_endings, check_file
-from rl8.tracking.provenance import as_text
+from rl8.kinds import as_text
 
 COMMANDS = ("train", "eval", "play", "export")
 GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "experiment")

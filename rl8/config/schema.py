@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rl8.checks import check_range
+from rl8.checks import MAX_SEED, MAX_STEPS, check_range
 from rl8.config.compose import explain, root_file, unknown_key
 from rl8.config.targets import check_target
+from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
-from rl8.tracking.provenance import as_text
 
 Options = TypeVar("Options")
 
@@ -44,12 +43,14 @@ class Goal:
     target: float | None = None
 
     def __post_init__(self) -> None:
-        """Check ranges.
+        """Check types and ranges.
 
         Raises:
+            TypeError: If a value is of the wrong kind.
             ValueError: If a value is out of range.
         """
-        check_range("goal.env_steps", self.env_steps, 1, integer=True, hint="goal.env_steps=1000000")
+        convert_fields(self, "goal")
+        check_range("goal.env_steps", self.env_steps, 1, integer=True, most=MAX_STEPS, hint="goal.env_steps=1000000")
         check_range("goal.target", self.target, optional=True)
 
 
@@ -126,7 +127,7 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
     algo = dict(config["algo"])
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     seed = convert("seed", config.get("seed"), int, 1)
-    check_range("seed", seed, 0, integer=True, hint="seed=1")
+    check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
     goal = options("goal", config["goal"], Goal)
     network = _network(config["network"])
     hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",)))
@@ -159,26 +160,23 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
 
 
 def options(key: str, values: Mapping[str, Any], schema: type[Options], extra: tuple[str, ...] = ()) -> Options:
-    """Return an instance of the dataclass `schema` with `values`, converted to its fields' types.
+    """Return an instance of the dataclass `schema` with `values`, all of which it knows.
 
     Args:
         key: Where the values stand in the config.
         values: Names and values.
-        schema: A dataclass whose constructor checks ranges.
+        schema: A dataclass whose constructor checks kinds and ranges.
         extra: Further names that exist under `key` and are handled elsewhere.
 
     Raises:
         TypeError: If a value is of the wrong kind.
         ValueError: If a name does not exist or a value is out of range.
     """
-    hints = get_type_hints(schema)
-    defaults = {field.name: field.default for field in fields(schema)}  # type: ignore[arg-type]
-    converted = {}
-    for name, value in values.items():
-        if name not in defaults:
-            raise ValueError(unknown_key(f"{key}.{name}", key, [*defaults, *extra]))
-        converted[name] = convert(f"{key}.{name}", value, hints[name], defaults[name])
-    return schema(**converted)
+    known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_key(f"{key}.{name}", key, [*known, *extra]))
+    return schema(**values)
 
 
 def part(key: str, values: Any, before: Any) -> Part | None:
@@ -211,37 +209,6 @@ def like(key: str, values: Mapping[str, Any], before: Mapping[str, Any]) -> dict
     return {name: _alike(f"{key}.{name}", value, before.get(name)) for name, value in values.items()}
 
 
-def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
-    """Return `value` as the type `hint`, where nothing is lost: 1e6 is an integer, 1.5 is not.
-
-    Args:
-        key: Name of the option, as the user types it.
-        value: What the user gave.
-        hint: A type, a union of types, or Any.
-        default: What to advise.
-
-    Raises:
-        TypeError: If it is of another kind.
-    """
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if Any in kinds or (value is None and type(None) in kinds):
-        return value
-    for kind in kinds:
-        if kind is bool and isinstance(value, bool):
-            return value
-        if isinstance(value, bool):
-            continue
-        if kind is float and isinstance(value, (int, float)):
-            return float(value)
-        if kind is int and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
-            return int(value)
-        if kind is str and isinstance(value, (str, int, float)):
-            return str(value)
-    nouns = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
-    accepted = " or ".join(nouns[kind] for kind in kinds if kind in nouns)
-    raise TypeError(f"{key}={as_text(value)} is of the wrong kind. Accepted: {accepted}. Try {key}={as_text(default)}.")
-
-
 def _alike(key: str, value: Any, before: Any) -> Any:
     if isinstance(before, (bool, int, float)) and isinstance(value, (list, dict)) and key.startswith("env."):
         return value  # one value per environment, or limits of random draws
@@ -255,7 +222,9 @@ def _alike(key: str, value: Any, before: Any) -> Any:
     if isinstance(before, str) and before.startswith("${"):
         return value  # the file leaves it open
     if isinstance(before, (bool, int, float, str)):
-        return convert(key, value, type(before), before)
+        # A file's -200 does not say that only integers are accepted; whether they are, the class says.
+        kind = int | float if isinstance(before, int) and not isinstance(before, bool) else type(before)
+        return convert(key, value, kind, before)
     if isinstance(before, Mapping) and isinstance(value, Mapping):
         return like(key, value, before)
     if isinstance(before, (list, Mapping)) and not isinstance(value, type(before)):

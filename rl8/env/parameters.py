@@ -98,8 +98,14 @@ class Parameter:
 
     def _example(self, refused: Any) -> float:
         """Return a number to advise: the first value, unless that is what is refused; else one inside the range."""
-        if isinstance(self.value, (int, float)) and not isinstance(self.value, bool) and self.value != refused:
-            return float(self.value)
+        value = self.value
+        if (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and value != refused
+        ):
+            return float(value)
         if self.low is None:
             return 1.0 if self.high is None else self.high - 1
         return self.low + 1 if self.high is None else (self.low + self.high) / 2

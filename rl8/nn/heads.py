@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from rl8.checks import check_range
 from rl8.nn.mlp import linear
 
 # Small enough that the first policy is nearly uniform (or nearly zero-mean), whatever the observation.
 POLICY_GAIN = 0.01
 VALUE_GAIN = 0.1
+# Limits of a log standard deviation; an initial one beyond them would never learn.
+LOG_STD_MIN: Final = -10.0
+LOG_STD_MAX: Final = 5.0
 
 
 class FeatureHead(nn.Module):
@@ -36,6 +40,8 @@ class FeatureHead(nn.Module):
         state_dependent_std: bool = False,
     ) -> None:
         super().__init__()
+        hint = "network.log_std=0 (model.log_std, where only one model is meant)"
+        check_range("model.log_std", log_std, LOG_STD_MIN, LOG_STD_MAX, hint=hint)
         self.computed: list[tuple[tuple[str, ...], torch.Size]] = []
         self.own: list[tuple[str, ...]] = []
         self.log_stds = nn.ParameterList()

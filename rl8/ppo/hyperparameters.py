@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from rl8.checks import check_choice, check_range, unknown
+from rl8.checks import MAX_COUNT, check_choice, check_range, largest_divisor, unknown
+from rl8.kinds import convert_fields
 
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
 CPU_NUM_ENVS: Final = 256
@@ -120,6 +121,7 @@ class Hyperparameters:
         return self.batch_size // self.minibatch_size
 
     def _check_ranges(self) -> None:
+        convert_fields(self, "algo")
         for name in ("num_envs", "horizon", "num_sgd_iters", "seq_len"):
             check_range(f"algo.{name}", getattr(self, name), 1, integer=True)
         check_range("algo.sgd_minibatch_size", self.sgd_minibatch_size, 1, integer=True, optional=True)
@@ -141,18 +143,20 @@ class Hyperparameters:
             check_range(f"algo.{name}", getattr(self, name), 0)
         for name in ("target_kl_div", "max_grad_norm"):
             check_range(f"algo.{name}", getattr(self, name), 0, low_open=True, optional=True)
-        for name in ("shuffle_minibatches", "normalize_advantages", "normalize_rewards", "normalize_obs",
-                     "accumulate_grads", "enable_amp"):  # fmt: skip
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"algo.{name}={getattr(self, name)!r} is no boolean. Accepted: true or false.")
         check_choice("algo.amp_dtype", self.amp_dtype, ("bf16", "fp16"))
         for name in ("lr_schedule_kind", "entropy_coeff_schedule_kind"):
             check_choice(f"algo.{name}", getattr(self, name), ("step", "interp"))
 
     def _check_combinations(self) -> None:
         batch, size = self.batch_size, self.minibatch_size
+        if batch > MAX_COUNT:
+            good = max(1, min(1024, MAX_COUNT // self.horizon))
+            raise ValueError(
+                f"algo.num_envs={self.num_envs} times algo.horizon={self.horizon} is too large. Accepted: up to "
+                f"{MAX_COUNT:,} env steps per iteration. Try algo.num_envs={good}."
+            )
         if self.horizon % self.seq_len:
-            good = max(n for n in range(1, self.seq_len) if self.horizon % n == 0)
+            good = largest_divisor(self.horizon, self.seq_len)
             raise ValueError(
                 f"algo.seq_len={self.seq_len} does not divide algo.horizon={self.horizon}. "
                 f"Use a divisor, e.g. algo.seq_len={good}."
@@ -181,5 +185,4 @@ class Hyperparameters:
 
     def _accepted_minibatch(self, limit: int) -> int:
         """Return the largest size up to `limit` that holds whole sequences and divides the batch, or one sequence."""
-        sizes = range(min(limit, self.batch_size), self.seq_len, -1)
-        return next((n for n in sizes if self.batch_size % n == 0 and n % self.seq_len == 0), self.seq_len)
+        return self.seq_len * largest_divisor(self.batch_size // self.seq_len, max(1, limit // self.seq_len))

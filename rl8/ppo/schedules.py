@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from rl8.checks import check_choice, check_range
+from rl8.checks import MAX_STEPS, check_choice, check_range
 
 KINDS = ("constant", "step", "interp")
 
@@ -114,7 +114,7 @@ def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
         env_steps, value = pair
         if isinstance(env_steps, float) and env_steps.is_integer():
             env_steps = int(env_steps)  # 1e6 is how people write a million
-        check_range(f"{where}'s env steps", env_steps, 0, integer=True, hint=example)
+        check_range(f"{where}'s env steps", env_steps, 0, integer=True, most=MAX_STEPS, hint=example)
         check_range(f"{where}'s value", value, 0, hint=example)
         points.append((env_steps, float(value)))
     for index, (before, after) in enumerate(pairwise(points)):

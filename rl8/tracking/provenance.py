@@ -10,10 +10,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
+
+from rl8.kinds import as_text, is_list
 
 # MLflow stores a parameter's value in at most 6000 characters, a tag's in 5000 on the oldest supported servers.
 PARAM_LIMIT: Final = 6000
@@ -35,30 +37,11 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    elif _is_list(value) and any(isinstance(item, Mapping) for item in value):
+    elif is_list(value) and any(isinstance(item, Mapping) for item in value):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{name}.{index}" if name else str(index))
     elif name:
         yield name, as_text(value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def as_text(value: Any) -> str:
-    """Return a config value as it would be typed: `null`, `true`, `[1, 2]`, a class by its import path."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if _is_list(value):
-        return "[" + ", ".join(as_text(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {as_text(item)}" for key, item in value.items()) + "}"
-    if hasattr(value, "__qualname__") and hasattr(value, "__module__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return str(value)
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
@@ -71,7 +54,7 @@ def as_yaml(config: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if _is_list(value):
+    if is_list(value):
         return [_plain(item) for item in value]
     return value if value is None or type(value) in (bool, int, float, str) else as_text(value)
 
