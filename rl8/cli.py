@@ -228,6 +228,10 @@ def _train(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise ValueError(f"{' '.join([*flags, *words])}: {error}") from error
         return 0
+    for flag, given in (("--package", args.package), ("--resolve", args.resolve)):
+        if given and not args.cfg:
+            value = f" {given}" if isinstance(given, str) else ""
+            raise ValueError(f"{flag} is for --cfg, which prints the config. Try rl8 --cfg job {flag}{value}.")
     if args.cfg and args.multirun:
         raise ValueError("--cfg prints one config, -m makes many. Accepted: one of the two. Try it without -m.")
     with compose.composer():
@@ -241,6 +245,7 @@ def _train(args: argparse.Namespace) -> int:
         flags += ["--package", args.package] if args.package else []
         jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
         return 0
+    jobs.rehearse(plans, folder, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
     if not any(word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for word in words):
         folder = jobs.claim(folder)
     if not is_sweep:
@@ -264,7 +269,7 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
     plans = []
     for number, job in enumerate(jobs):
         try:
-            plans.append(check(*compose.checked(job, config_name)))
+            plans.append(check(*compose.checked(job, config_name), compose.typed(job)))
             verify(plans[-1])
         except (TypeError, ValueError) as error:
             if len(jobs) == 1:

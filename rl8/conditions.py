@@ -8,14 +8,17 @@ This file imports no torch, so that a config's stop condition is built and check
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rl8.checks import MAX_STEPS, check_range
 from rl8.data import ENV_STEPS
+from rl8.kinds import is_list
 
 Metrics = Mapping[str, float]
 
@@ -34,6 +37,10 @@ class Condition(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Return the condition in words, e.g. `env/steps >= 800,000`."""
+
+    def reached(self) -> str:
+        """Return in words what the last call found to be met."""
+        return self.describe()
 
     def progress(self, metrics: Metrics) -> float | None:
         """Return how far along the way this is, in [0, 1]; None if that cannot be known."""
@@ -446,6 +453,15 @@ class _Joined(Condition):
         return f" {self.word} ".join(f"({text})" if inner else text for text, inner in zip(words, nested, strict=True))
 
 
+def flat(conditions: Sequence[Condition]) -> Iterator[Condition]:
+    """Yield conditions, those that `And` and `Or` join in their place."""
+    for condition in conditions:
+        if isinstance(condition, _Joined):
+            yield from flat(condition.conditions)
+        else:
+            yield condition
+
+
 class And(_Joined):
     """Met where all of its conditions are, by the same iteration's metrics.
 
@@ -483,11 +499,17 @@ class Or(_Joined):
     """
 
     word = "or"
+    _met: Sequence[Condition] = ()
 
     def __call__(self, metrics: Metrics) -> bool:
         """Return whether any of the conditions is met."""
         met = [condition(metrics) for condition in self.conditions]
+        self._met = [condition for condition, is_met in zip(self.conditions, met, strict=True) if is_met]
         return any(met)
+
+    def reached(self) -> str:
+        """Return what those of the conditions that the last call found met say; all of them if none was."""
+        return " and ".join(condition.reached() for condition in self._met) or self.describe()
 
     def progress(self, metrics: Metrics) -> float | None:
         """Return the progress of the one furthest ahead; None if all are unknown."""
@@ -518,12 +540,43 @@ def as_condition(condition: Condition | Callable[[Metrics], bool]) -> Condition:
     """
     if isinstance(condition, Condition):
         return condition
-    if not isinstance(condition, type) and callable(condition):
+    if _is_function(condition):
         return _Function(condition)
     raise TypeError(
         f"{condition!r} is no stop condition. Accepted: a condition of rl8.conditions, or a function from metrics to "
         "bool. Try rl8.conditions.EnvSteps(1_000_000)."
     )
+
+
+def as_conditions(conditions: Any, name: str) -> tuple[Condition, ...]:
+    """Return stop conditions, which may be none at all, each checked to be one.
+
+    Args:
+        conditions: A sequence of conditions or of functions from metrics to bool.
+        name: What it is called in messages.
+
+    Raises:
+        TypeError: If it is no sequence, or a member is no condition.
+    """
+    if not is_list(conditions):
+        raise TypeError(f"{name}={conditions!r} is no list. Accepted: a list of conditions. Try {name}=[{conditions}].")
+    try:
+        return tuple(as_condition(condition) for condition in conditions)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
+
+
+def _is_function(condition: Any) -> bool:
+    """Return whether something can be called with metrics alone: one argument, and no class's constructor."""
+    inner = condition.func if isinstance(condition, functools.partial) else condition
+    if isinstance(inner, type) or not callable(inner):
+        return False
+    try:
+        parameters = list(inspect.signature(condition).parameters.values())
+    except ValueError:  # compiled code may not tell
+        return True
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(needed) == 1
 
 
 def _as_conditions(conditions: Any, name: str) -> list[Condition]:

@@ -79,8 +79,9 @@ def train_from_file(args: argparse.Namespace) -> launch.Outcome:
         # the file has no groups: its gamma is what the command line calls algo.gamma
         text = re.sub(r"\b(algo|trainer)\.(?=\w)(?!optimizer)", "", str(error))
         raise type(error)(f"{args.file}: {text}") from error
-    place = plan.trainer.output_dir or jobs.claim(Path(time.strftime("outputs/%Y-%m-%d/%H-%M-%S")))
-    return launch.train(plan, Path(place))
+    place = Path(plan.trainer.output_dir or time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+    jobs.rehearse([plan], place, "output_dir")
+    return launch.train(plan, place if plan.trainer.output_dir else jobs.claim(place))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
         stop=stop,
         trainer=options("trainer", trainer, TrainerSettings),
         device=options("device", {"device": content.get("device", "cpu")}, DeviceSettings),
-        goal=Goal(metric=EVAL_RETURNS_MEAN),
+        goal=Goal(env_steps=None, metric=EVAL_RETURNS_MEAN),
         seed=seed,
         config={**content, "seed": seed, "recurrent": recurrent, "max_steps": max_steps},
     )
@@ -166,4 +167,6 @@ def _part(kind: str, content: Mapping[str, Any], default: str | None) -> Part | 
             f"Try {kind}_config: {{name: value}}."
         )
     name = content.get(f"{kind}_cls", default)
-    return name and Part(f"{kind}_cls", check_target(f"{kind}_cls", name), f"{kind}_config", dict(settings))
+    if name is None:
+        return None
+    return Part(f"{kind}_cls", check_target(f"{kind}_cls", name), f"{kind}_config", dict(settings))

@@ -26,12 +26,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import launch
-from rl8.config.compose import CONF, checked, explain, prepare
+from rl8.checks import is_mistake
+from rl8.config.compose import CONF, checked, explain, prepare, undisturbed
+from rl8.config.effects import refusal
 from rl8.config.schema import Plan, check
 from rl8.launch import Outcome
 from rl8.tracking.sweeps import finish_sweep, start_sweep
 
 RESULT = "result.json"
+# Set while a sweep runs whose jobs were given one `trainer.output_dir`: each then takes a folder in it.
+SHARED = "RL8_SHARED_OUTPUT_DIR"
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +57,46 @@ class Result:
     objective: float = math.nan
     error: str = ""
     stopped_by: str | None = None
+
+
+def rehearse(plans: Sequence[Plan], folder: Path, key: str) -> None:
+    """Build what every plan names, and throw it away: what can be refused is refused before anything exists.
+
+    Errors of other code than rl8's stop a single run here too. A sweep goes on without the job that meets them.
+
+    Args:
+        plans: What will be trained; those that differ in the seed alone are built once.
+        folder: For the files of all of them.
+        key: What `folder` is called in messages.
+
+    Raises:
+        Exception: What building raised.
+    """
+    launch.check_folder(key, folder)
+    seen: set[str] = set()
+    found: list[launch.Rehearsal] = []
+    for number, plan in enumerate(plans):
+        known = repr({name: value for name, value in plan.config.items() if name != "seed"})
+        if known in seen:
+            continue
+        seen.add(known)
+        try:
+            found.append(launch.rehearse(plan, folder))
+        except Exception as error:
+            if len(plans) == 1:
+                raise
+            if is_mistake(error):
+                raise ValueError(f"{error} (job {number} of the sweep's {len(plans)}; none was begun)") from error
+    idle = {key: reason for item in found for key, reason in item.idle.items()}
+    always = {
+        key: reason for key, reason in idle.items() if all(key in item.idle for item in found if key in item.typed)
+    }
+    if always:
+        raise ValueError(refusal(always))
+    for note in dict.fromkeys(note for item in found for note in item.notes):
+        _say(note)
+    for key, reason in idle.items():
+        _say(f"{key} has no effect in some of the jobs: {reason}.")
 
 
 def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Outcome:
@@ -101,14 +145,15 @@ def sweep(
         ValueError: If the MLflow store can't be used.
     """
     tracked = any(plan.trainer.track for plan in plans)
-    for stale in folder.glob(f"*/{RESULT}"):
+    for stale in folder.rglob(RESULT):
         stale.unlink()  # of an earlier sweep in a folder that the user chose
     parent = None
     if tracked:
         typed = [word for word in words if not word.startswith("-")]
         parent = start_sweep(plans[0].trainer.experiment_name, typed, device=plans[0].device.device, notify=_say)
+    wanted = [plan.trainer.output_dir for plan in plans if plan.trainer.output_dir is not None]
     try:
-        with _terminable():
+        with _terminable(), _variable(SHARED, "1" if len(set(wanted)) < len(wanted) else None):
             call_hydra(sweep_job, [*words, f"hydra.sweep.dir={quoted(folder)}"], config_name)
     finally:
         if tracked:
@@ -120,7 +165,7 @@ def sweep(
 
 def results(folder: Path) -> list[Result]:
     """Return the results that the jobs left in a sweep's folder, in order of their numbers."""
-    found = [Result(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob(f"*/{RESULT}")]
+    found = [Result(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.rglob(RESULT)]
     return sorted(found, key=lambda result: result.number)
 
 
@@ -140,6 +185,9 @@ def sweep_job(cfg: DictConfig) -> float:
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = check(*checked(words, str(settings.job.config_name)))
+        if plan.trainer.output_dir is not None and SHARED in os.environ:
+            own = str(Path(plan.trainer.output_dir) / str(settings.sweep.subdir))
+            plan = replace(plan, trainer=replace(plan.trainer, output_dir=own))
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
             plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
@@ -179,12 +227,12 @@ def claim(folder: Path) -> Path:
 
 
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:
-    """Let Hydra act on `words` as its own command line would, errors raised rather than printed.
+    """Let Hydra act on `words` as its own command line would, errors raised rather than printed (`HYDRA_FULL_ERROR`).
 
     Raises:
         ValueError: If Hydra refuses what it is told.
     """
-    with _replaced_argv(words), _full_errors():
+    with undisturbed(), _replaced_argv(words), _variable("HYDRA_FULL_ERROR", "1"):
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         except (HydraException, OmegaConfBaseException) as error:
@@ -229,14 +277,14 @@ def _replaced_argv(words: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _full_errors() -> Iterator[None]:
-    """Make Hydra raise errors: `rl8.cli` says them in one line, which Hydra can't be told to."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable in the block, or unset it for None, and put it back."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before

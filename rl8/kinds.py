@@ -60,11 +60,10 @@ def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
         if kind is str and isinstance(value, (str, int, float)):
             return str(value)
     accepted = " or ".join(_NOUNS[kind] for kind in kinds if kind in _NOUNS)
-    is_number = isinstance(value, str) and {int, float} & set(kinds) and _reads_as_number(value)
-    text = f" {value!r} is text: read text as a number by ${{oc.decode:...}}." if is_number else ""
-    raise TypeError(
-        f"{key}={as_text(value)} is of the wrong kind.{text} Accepted: {accepted}. Try {key}={as_text(default)}."
-    )
+    advice = f"Accepted: {accepted}. Try {key}={as_text(default)}"
+    if isinstance(value, str) and {int, float} & set(kinds) and _reads_as_number(value):
+        raise TypeError(f"{key}={value!r} is text. {advice}, or ${{oc.decode:${{oc.env:NAME}}}} to read a variable.")
+    raise TypeError(f"{key}={as_text(value)} is of the wrong kind. {advice}.")
 
 
 def convert_fields(settings: Any, prefix: str) -> None:

@@ -9,24 +9,30 @@ import functools
 import gc
 import inspect
 import math
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
 from rl8.checks import closest, is_mistake, unknown
-from rl8.conditions import Condition
+from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
+from rl8.config import effects
 from rl8.config.schema import Part, Plan
+from rl8.kinds import convert, is_simple
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedules import Schedule
 
 if TYPE_CHECKING:
     from rl8.ppo.algorithm import Algorithm
     from rl8.trainer import Trainer
+
+
+MAX_FILE_NAME: Final = 255  # bytes, on all common file systems
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,24 @@ def stop_condition(plan: Plan) -> Condition | None:
         if isinstance(cause, (TypeError, ValueError)):
             raise type(cause)(str(cause)) from error
         raise
-    if not callable(condition):
+    try:
+        return as_condition(condition)
+    except TypeError as error:
         target = plan.stop["_target_"]
         raise ValueError(
             f"stop._target_={target} makes a {type(condition).__name__}. Accepted: a class derived from "
             "rl8.conditions.Condition. Try stop=env_steps."
-        )
-    return condition  # type: ignore[no-any-return]
+        ) from error
+
+
+def bounded(plan: Plan, condition: Condition | None) -> Condition | None:
+    """Return a condition of rl8's own with `goal.env_steps` as an upper bound; others say themselves when to stop."""
+    own = plan.stop is not None and str(plan.stop["_target_"]).startswith("rl8.conditions.")
+    if condition is None or not own or plan.goal.env_steps is None:
+        return condition
+    if any(isinstance(part, (EnvSteps, Never)) for part in flat([condition])):
+        return condition
+    return Or([condition, EnvSteps(plan.goal.env_steps)])
 
 
 def verify(plan: Plan) -> None:
@@ -200,12 +217,23 @@ def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()
                 f"Unknown key '{part.key}.{name}': {part.target} does not take it.{advice} "
                 f"Accepted: {', '.join(accepted) or 'none'}."
             )
+    try:
+        hints = get_type_hints(vars(cls).get("__init__", cls.__init__) if inspect.isclass(cls) else cls)
+    except (NameError, TypeError):  # annotations for type checkers alone
+        hints = {}
+    for name, value in part.options.items():
+        if name in hints and is_simple(hints[name]):
+            part.options[name] = convert(f"{part.key}.{name}", value, hints[name], _default(parameters[name]))
     for name, parameter in parameters.items():
         is_open = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
         if is_open and name in accepted and name not in part.options:
             raise TypeError(
                 f"{part.key}.{name} is missing: {part.target} has no default for it. Add {name}: ... to the YAML."
             )
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return "<value>" if parameter.default is parameter.empty else parameter.default
 
 
 def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -223,7 +251,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     chosen = parts(plan)
     import torch
 
-    from rl8.trainer import Trainer, metric_names
+    from rl8.trainer import Trainer, check_keys, metric_names
 
     torch.manual_seed(plan.seed)
     algorithm = chosen.algorithm_cls(
@@ -238,7 +266,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     )
     if plan.goal.metric not in (known := metric_names(algorithm.env)):
         raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
-    condition = stop_condition(plan)
+    condition = bounded(plan, stop_condition(plan))
     settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))
     return Trainer(
         algorithm,
@@ -247,6 +275,81 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         stop_conditions=[] if condition is None else [condition],
         **asdict(settings),
     )
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is known of a run once all of it was built.
+
+    Attributes:
+        typed: Keys that were typed.
+        idle: Those that have no effect, with the reason.
+        notes: What is worth a line before training.
+    """
+
+    typed: tuple[str, ...]
+    idle: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def rehearse(plan: Plan, folder: Path) -> Rehearsal:
+    """Build all that a plan names, to see whether it can be built.
+
+    Raises:
+        TypeError: If a class does not take an option.
+        ValueError: If parts do not fit together, the folder can't be written, or memory does not suffice.
+    """
+    if plan.trainer.output_dir is not None:
+        check_folder("trainer.output_dir", Path(plan.trainer.output_dir))
+    try:
+        trainer = build(plan, folder)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        hparams = Hyperparameters(**plan.algorithm.options)
+        raise ValueError(
+            f"algo.num_envs={hparams.num_envs}, algo.horizon={hparams.horizon} or the model's sizes need more memory "
+            f"than there is ({str(error).strip().splitlines()[0]}). Try algo.num_envs={max(1, hparams.num_envs // 16)}."
+        ) from error
+    policy, notes = trainer.algorithm.policy, list(plan.notes)
+    shapes = policy.distribution_cls.feature_shapes(policy.action_spec)
+    found = plan.idle | effects.features(plan.typed, set(_names(shapes)), policy.recurrent)
+    batch = trainer.algorithm.hparams.batch_size
+    goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
+    if goal is not None and goal < batch:
+        notes.append(f"goal.env_steps={goal:,} is less than one iteration of num_envs * horizon = {batch:,} env steps.")
+    return Rehearsal(plan.typed, found, tuple(notes))
+
+
+def _names(shapes: Mapping[str, Any]) -> Iterator[str]:
+    for name, shape in shapes.items():
+        yield from _names(shape) if isinstance(shape, Mapping) else (name,)
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Check that a folder can be made and written to, without making it.
+
+    Args:
+        key: What names it, in messages.
+        folder: The folder.
+
+    Raises:
+        ValueError: If it can't.
+    """
+    try:
+        nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+        reason = f"{nearest} is no folder" if not nearest.is_dir() else ""
+        if not reason and not os.access(nearest, os.W_OK | os.X_OK):
+            reason = f"{nearest} can't be written to"
+        if len(folder.name.encode()) > MAX_FILE_NAME:
+            reason = "the name is too long"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        raise ValueError(
+            f"{key}={folder} can't be a run's folder: {reason}. Accepted: a folder that can be made and written to. "
+            f"Try {key}=outputs/mine."
+        )
 
 
 def run(trainer: Trainer, plan: Plan) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
@@ -17,14 +18,15 @@ import torch
 
 from rl8 import data
 from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
-from rl8.checks import check_range, unknown
-from rl8.conditions import Condition, Never, Or
+from rl8.checks import check_range, is_mistake, unknown
+from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
+from rl8.rng import forked
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import first_nonfinite
@@ -112,7 +114,10 @@ class Trainer:
                 torch.manual_seed(seed)
             self.algorithm = self.algorithm_cls(env, **given)
         self._seed = seed
-        self.stop_conditions = tuple(stop_conditions)
+        self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
+        if self.stop_conditions:  # `run` may be told to evaluate
+            check_keys(Or(self.stop_conditions), metric_names(self.algorithm.env), evaluates=True)
+        self._check_env_config()
         self.overrides = tuple(overrides)
         self.config = dict(config) if config is not None else self._describe()
         self.history: list[dict[str, float]] = []
@@ -218,11 +223,13 @@ class Trainer:
             ValueError: If a condition watches a metric that there is not.
             FloatingPointError: If the loss becomes infinite or NaN.
         """
-        conditions = self.stop_conditions if stop_conditions is None else tuple(stop_conditions)
+        conditions = (
+            self.stop_conditions if stop_conditions is None else as_conditions(stop_conditions, "stop_conditions")
+        )
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
-        _check_keys(stop, metric_names(self.algorithm.env), evaluates=steps_per_eval is not None)
+        check_keys(stop, metric_names(self.algorithm.env), evaluates=steps_per_eval is not None)
         resumed, self._resumed = self._resumed, {}
         same_stop = _go_on(stop, resumed.get("stop"))
         tracker = self._start_tracker(stop, resumed.get("run_id"))
@@ -256,7 +263,7 @@ class Trainer:
                     metrics |= final
                     log.add(final, self.algorithm.env_steps, always=True)
                     view.update(final, stop.progress(metrics))
-                reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.describe()
+                reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.reached()
                 self._finish(metrics, tracker, view, reason, eval_env_config)
         except BaseException as error:
             view.close()
@@ -321,6 +328,24 @@ class Trainer:
         return [movies.gif(frames, folder / "policy.gif"), movies.film_strip(frames, folder / "policy.png")]
 
     # --------------------------------------------------------------------------------------------------- set-up
+
+    def _check_env_config(self) -> None:
+        """Try the settings of the training environment's resets on a copy of it; random numbers stay as they are.
+
+        Raises:
+            ValueError: If it refuses them.
+        """
+        config, algorithm = self.settings.env_config, self.algorithm
+        if config is None:
+            return
+        try:
+            with forked(algorithm.device):
+                env = algorithm.env_cls(algorithm.hparams.num_envs, algorithm.hparams.horizon, device=algorithm.device)
+                env.reset(config=copy.deepcopy(config))
+        except (TypeError, ValueError) as error:
+            if not is_mistake(error):
+                raise
+            raise ValueError(f"trainer.env_config={config} is refused: {error}") from error
 
     def _evaluation(self) -> Evaluator:
         if self._evaluator is None:
@@ -426,11 +451,11 @@ def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
         )
 
 
-def _check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
+def check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
     """Raise ValueError if a condition watches a metric that no iteration will ever have."""
     for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
         if key not in known:
-            raise ValueError(unknown("metric in a stop condition", key, known))
+            raise ValueError(f"stop.key={key}: {unknown('metric', key, known)}")
         if key.startswith("eval/") and not evaluates:
             raise ValueError(
                 f"The stop condition watches {key}, but evaluation only happens at the end. "

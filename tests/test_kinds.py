@@ -23,8 +23,7 @@ def test_values_become_the_declared_type_where_nothing_is_lost(value, hint, expe
     ("value", "hint", "message"),
     [(1.5, int, "algo.x=1.5 is of the wrong kind. Accepted: an integer. Try algo.x=1."),
      (True, float | None, "algo.x=true is of the wrong kind. Accepted: a number or null. Try algo.x=1."),
-     ("3", int, "algo.x=3 is of the wrong kind. '3' is text: read text as a number by ${oc.decode:...}. Accepted: an "
-                "integer. Try algo.x=1.")],
+     ("3", int, "algo.x='3' is text. Accepted: an integer. Try algo.x=1, or ${oc.decode:${oc.env:NAME}} to read")],
 )  # fmt: skip
 def test_other_kinds_are_refused(value, hint, message):
     with pytest.raises(TypeError, match=re.escape(message)):

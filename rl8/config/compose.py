@@ -6,6 +6,7 @@ message can name the nearest key. Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -27,7 +28,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import names
@@ -83,8 +84,50 @@ def prepare(extra: Sequence[str] = ()) -> None:
 def composer() -> Iterator[None]:
     """Make `checked` and `expand` usable in the block."""
     _from_files.cache_clear()
-    with initialize_config_dir(config_dir=str(CONF), job_name="rl8", version_base="1.3"):
+    with undisturbed(), initialize_config_dir(config_dir=str(CONF), job_name="rl8", version_base="1.3"):
         yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Hydra be used in the block though the process uses it already, as a notebook may, and put that back."""
+    instance = GlobalHydra.instance()
+    before, settings = instance.hydra, HydraConfig.instance().cfg
+    instance.clear()
+    try:
+        yield
+    finally:
+        instance.clear()
+        instance.hydra, HydraConfig.instance().cfg = before, settings
+
+
+@contextmanager
+def resolvable(cfg: DictConfig, folder: str = "run.dir") -> Iterator[None]:
+    """Let `${hydra:...}` be resolved in the block; what only a job that runs would know is that of a first job.
+
+    Args:
+        cfg: A config with Hydra's own node.
+        folder: Where that node says which folder the job has.
+    """
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    if before is None:
+        root = copy.deepcopy(cfg)
+        OmegaConf.set_readonly(root.hydra, False)
+        with open_dict(root):
+            for key in ("num", "id"):
+                if OmegaConf.is_missing(root.hydra.job, key):
+                    root.hydra.job[key] = 0 if key == "num" else "0"
+        instance.set_config(root)
+        with contextlib.suppress(OmegaConfBaseException):
+            output = str(OmegaConf.select(root, f"hydra.{folder}"))
+            own: Any = instance.cfg
+            OmegaConf.set_readonly(own.hydra, False)
+            own.hydra.runtime.output_dir = output
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 def options(group: str) -> dict[str, str]:
@@ -164,6 +207,8 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
         key, value = override.get_key_element(), override.value()
         if override.is_discrete_sweep():
             choices[key] = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+            if not choices[key]:
+                raise ValueError(f"{override.input_line!r} gives no values. Accepted: at least one. Try {key}=1,2.")
         elif isinstance(value, IntervalSweep):
             choices[key] = [f"{key}={value.start}", f"{key}={value.end}"]
         else:
@@ -198,6 +243,12 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
     return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 
 
+def typed(overrides: Sequence[str]) -> list[str]:
+    """Return the keys of single values that overrides set or remove, Hydra's own left out."""
+    parsed = [parse(line) for line in overrides]
+    return [item.key_or_group for item in parsed if not _is_group(item) and not item.is_hydra_override()]
+
+
 def parse(line: str) -> Override:
     """Return one word of the command line as Hydra understands it.
 
@@ -225,13 +276,11 @@ def folder_of(settings: DictConfig, key: str) -> Path:
     """Return the folder that Hydra's settings name under `key`, e.g. `run.dir`, relative to the working directory."""
     root = settings._get_parent()
     assert isinstance(root, DictConfig)
-    HydraConfig.instance().set_config(root)
     try:
-        return Path(str(OmegaConf.select(settings, key)))
+        with resolvable(root):
+            return Path(str(OmegaConf.select(settings, key)))
     except OmegaConfBaseException as error:
         raise ValueError(f"hydra.{key} can't be resolved: {explain(error)}") from error
-    finally:
-        HydraConfig.instance().cfg = None
 
 
 def explain(error: BaseException) -> str:

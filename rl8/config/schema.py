@@ -7,15 +7,16 @@ the type that its YAML file gives it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range
-from rl8.config.compose import explain, root_file, unknown_key
+from rl8.config.compose import explain, resolvable, root_file, unknown_key
+from rl8.config.effects import idle
 from rl8.config.targets import check_target
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
@@ -33,12 +34,12 @@ class Goal:
     """What a run is for; `stop` refers to it.
 
     Attributes:
-        env_steps: Env steps that are enough.
+        env_steps: Env steps that are enough, whatever the stop condition; None sets no bound.
         metric: Name of the metric that tells how good a policy is.
         target: Value of `metric` that counts as solved, or None.
     """
 
-    env_steps: int = 1_000_000
+    env_steps: int | None = 1_000_000
     metric: str = "eval/returns/mean"
     target: float | None = None
 
@@ -50,7 +51,15 @@ class Goal:
             ValueError: If a value is out of range.
         """
         convert_fields(self, "goal")
-        check_range("goal.env_steps", self.env_steps, 1, integer=True, most=MAX_STEPS, hint="goal.env_steps=1000000")
+        check_range(
+            "goal.env_steps",
+            self.env_steps,
+            1,
+            integer=True,
+            optional=True,
+            most=MAX_STEPS,
+            hint="goal.env_steps=1000000",
+        )
         check_range("goal.target", self.target, optional=True)
 
 
@@ -87,6 +96,9 @@ class Plan:
         goal: What the run is for.
         seed: Of all random numbers.
         config: All of it as plain values, to be recorded.
+        typed: Keys whose values the command line changed.
+        idle: Those of them that have no effect, with the reason, as far as it is known before anything is built.
+        notes: What is worth a line before training.
     """
 
     env: Part
@@ -100,15 +112,19 @@ class Plan:
     goal: Goal
     seed: int
     config: dict[str, Any]
+    typed: tuple[str, ...] = ()
+    idle: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def check(cfg: DictConfig, reference: DictConfig) -> Plan:
+def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> Plan:
     """Return the plan that a composed config describes.
 
     Args:
         cfg: The composed config.
         reference: What the chosen files say, without the command line's changes of single values: where a part's
             options get their types from.
+        typed: Keys of single values that the command line sets or removes (`~key`).
 
     Raises:
         TypeError: If a value is of the wrong kind.
@@ -144,6 +160,7 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
     config["algo"] = {"_target_": target, **hparams, "optimizer": config.pop("algo.optimizer")}
     config |= {"trainer": asdict(trainer), "device": asdict(device), "goal": asdict(goal), "network": network}
     config |= {"stop": stop, "seed": seed}
+    changed = tuple(key for key in typed if _selected(config, *key.split(".")) != _selected(before, *key.split(".")))
     return Plan(
         env=cast(Part, parts["env"]),
         algorithm=Part("algo._target_", check_target("algo._target_", target), "algo", hparams),
@@ -156,6 +173,9 @@ def check(cfg: DictConfig, reference: DictConfig) -> Plan:
         goal=goal,
         seed=seed,
         config=config,
+        typed=changed,
+        idle=idle(changed, Hyperparameters(**hparams), config, cfg),
+        notes=tuple(_notes(cfg, changed, config, device)),
     )
 
 
@@ -172,7 +192,7 @@ def options(key: str, values: Mapping[str, Any], schema: type[Options], extra: t
         TypeError: If a value is of the wrong kind.
         ValueError: If a name does not exist or a value is out of range.
     """
-    known = [field.name for field in fields(schema)]  # type: ignore[arg-type]
+    known = [option.name for option in fields(schema)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
             raise ValueError(unknown_key(f"{key}.{name}", key, [*known, *extra]))
@@ -254,6 +274,17 @@ def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> No
         optimizer.options["lr"] = starting_rate(rate, schedule, typed=typed)
 
 
+def _notes(cfg: DictConfig, typed: Sequence[str], config: Mapping[str, Any], device: DeviceSettings) -> Iterator[str]:
+    """Yield what is worth a line: defaults that stand in for removed keys, settings made for another device."""
+    for key in typed:
+        if OmegaConf.select(cfg, key) is None and (value := _selected(config, *key.split("."))) is not None:
+            yield f"{key} is removed, so {key}={as_text(value)} acts, the default of the class."
+    experiment = str(cfg.hydra.runtime.choices.get("experiment")) if "hydra" in cfg else ""
+    made_for = experiment.rpartition("_")[2]
+    if made_for in ("cpu", "cuda") and not device.device.startswith(made_for):
+        yield f"experiment={experiment} has settings made for {made_for}, but device={device.device}."
+
+
 def _selected(tree: Any, *keys: str) -> Any:
     """Return what nested mappings hold under some keys, None where there is nothing."""
     for key in keys:
@@ -293,7 +324,8 @@ def _plain(cfg: DictConfig, lenient: bool = False) -> dict[str, Any]:
     """Return a config without Hydra's own node as plain values, interpolations resolved and nothing missing."""
     kept = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
-        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=not lenient)
+        with resolvable(cfg):
+            plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=not lenient)
     except OmegaConfBaseException as error:
         if lenient:  # the command line may mend what the files leave open
             plain = OmegaConf.to_container(kept, resolve=False)

@@ -28,7 +28,7 @@ from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
-from rl8.ppo.options import check_kind, check_options, check_resets, fitting_defaults
+from rl8.ppo.options import check_kind, check_options, check_parts, check_resets, fitting_defaults
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rollout.containers import Tensors, named, plain, restored
@@ -97,6 +97,7 @@ class Algorithm:
         **options: Unpack[HyperparameterOptions],
     ) -> None:
         check_options(Algorithm, options)
+        check_parts(model_config, optimizer_config)
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
         fitting = fitting_defaults(env_cls, settings.device, options)
         self.hparams = hparams = Hyperparameters.build({**fitting, **self.defaults, **options})

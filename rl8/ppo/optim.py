@@ -57,9 +57,36 @@ def build_optimizer(
             # A number would be frozen into the graph; a tensor stays live.
             lr = options.get("lr", signature["lr"].default if "lr" in signature else 1e-3)
             options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
-        return optimizer_cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{optimizer_cls.__name__} refuses {dict(config)}: {error}.") from error
+        optimizer = optimizer_cls(parameters, **options)
+        try_out(optimizer_cls, parameters, options)
+    except Exception as error:
+        raise ValueError(
+            f"algo.optimizer: {optimizer_cls.__name__} refuses {dict(config)}: {_first_line(error)}. Accepted: a class "
+            "that needs no closure and no sparse gradients, and options that it takes. Try "
+            "algo.optimizer._target_=torch.optim.Adam without further options."
+        ) from error
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"algo.optimizer: {optimizer_cls.__name__} has no lr among the options of its parameters, so no schedule "
+            "can set one. Accepted: a class with lr. Try algo.optimizer._target_=torch.optim.Adam."
+        )
+    return optimizer
+
+
+def try_out(optimizer_cls: type[torch.optim.Optimizer], parameters: list[torch.nn.Parameter], options: Any) -> None:
+    """Take one step with parameters of the same shapes and no gradient: what fails later fails now.
+
+    Raises:
+        Exception: What the optimizer raised.
+    """
+    copies = [torch.nn.Parameter(torch.zeros_like(parameter)) for parameter in parameters]
+    for copy in copies:
+        copy.grad = torch.zeros_like(copy)
+    optimizer_cls(copies, **options).step()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

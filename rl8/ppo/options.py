@@ -65,3 +65,10 @@ def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> 
         raise ValueError(
             f"algo.seq_len={hparams.seq_len} needs a model with memory, {name} has none. Try algo.seq_len=1."
         )
+
+
+def check_parts(model_config: Any, optimizer_config: Any) -> None:
+    """Raise TypeError unless the keywords of model and optimizer are mappings or None."""
+    for name, value in (("model_config", model_config), ("optimizer_config", optimizer_config)):
+        if value is not None and not isinstance(value, Mapping):
+            raise TypeError(f"{name}={value!r} is no mapping. Accepted: keywords by name, or None. Try {name}={{}}.")

@@ -1,0 +1,114 @@
+"""What was typed and can't do anything in the run at hand: it is refused, or said where a sweep's other jobs use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from omegaconf import DictConfig, OmegaConf
+
+from rl8.ppo.hyperparameters import Hyperparameters
+
+Reason = Callable[[Hyperparameters, Mapping[str, Any]], str]
+
+# Groups that only serve others: a key acts where another value refers to it.
+REFERRED: Final = ("network", "goal")
+# Why changing a key may change neither weights nor files, and is accepted all the same.
+ACCEPTED: Final = {
+    "goal.metric": "what sweeps are compared by",
+    "trainer.experiment_name": "names what is recorded; tracking may be off",
+    "trainer.run_name": "names what is recorded; tracking may be off",
+    "trainer.seconds_per_log": "how densely is recorded; tracking may be off",
+    "trainer.view": "what the terminal shows",
+    "device.piece_size": "how gradients are computed, not what they are",
+    "device.num_threads": "how fast it is",
+}
+
+
+def _starts_at_zero(schedule: Any) -> bool:
+    return isinstance(schedule, list) and bool(schedule) and isinstance(schedule[0], list) and schedule[0][:1] == [0]
+
+
+# Why a key has no effect with the other options as they are; empty where it has one.
+RULES: Final[dict[str, Reason]] = {
+    "algo.lr_schedule_kind": lambda h, _: "" if h.lr_schedule else "algo.lr_schedule is null",
+    "algo.entropy_coeff_schedule_kind": lambda h, _: (
+        "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null"
+    ),
+    "algo.entropy_coeff": lambda h, _: (
+        "algo.entropy_coeff_schedule says the weight from env step 0 on"
+        if _starts_at_zero(h.entropy_coeff_schedule)
+        else ""
+    ),
+    "algo.amp_dtype": lambda h, _: "" if h.enable_amp else "algo.enable_amp is false",
+    "algo.shuffle_minibatches": lambda h, _: (
+        "" if h.num_minibatches > 1 else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"
+    ),
+    "device.graphs": lambda _, config: "" if config["device"]["device"] != "cpu" else "a CPU has no CUDA graphs",
+    "model.activation": lambda _, config: (
+        "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
+    ),
+}
+
+
+def idle(
+    typed: tuple[str, ...], hparams: Hyperparameters, config: Mapping[str, Any], raw: DictConfig
+) -> dict[str, str]:
+    """Return the typed keys that have no effect, each with the reason.
+
+    Args:
+        typed: Dotted keys whose value was changed on the command line.
+        hparams: PPO's options.
+        config: The composed config, resolved.
+        raw: The same, not resolved.
+    """
+    found = {}
+    for key in typed:
+        if key.split(".")[0] in REFERRED and key not in ACCEPTED:
+            reason = "" if _refers(OmegaConf.to_container(raw, resolve=False), key) else _unreferred(key, config)
+        else:
+            reason = RULES[key](hparams, config) if key in RULES else ""
+        if reason:
+            found[key] = reason
+    return found
+
+
+def features(typed: tuple[str, ...], names: set[str], recurrent: bool) -> dict[str, str]:
+    """Return the typed keys that have no effect with the policy that was built.
+
+    Args:
+        typed: Dotted keys whose value was changed on the command line.
+        names: Features that the model computes for the action distribution.
+        recurrent: Whether the policy carries a state.
+    """
+    found = {}
+    if "log_std" not in names:
+        keys = ("network.log_std", "model.log_std", "model.state_dependent_std")
+        found = {key: "these actions have no standard deviation" for key in keys if key in typed}
+    if not recurrent and "algo.seqs_per_state_reset" in typed:
+        found["algo.seqs_per_state_reset"] = "the policy carries no state from step to step"
+    return found
+
+
+def refusal(reasons: Mapping[str, str]) -> str:
+    """Return the message for keys without effect."""
+    key = next(iter(reasons))
+    texts = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return f"What was typed would have no effect. {texts}. Accepted: keys that act in this run. Try it without {key}."
+
+
+def _refers(node: Any, key: str) -> bool:
+    """Return whether any value refers to a key, or to the group that it is in."""
+    if isinstance(node, Mapping):
+        return any(_refers(value, key) for name, value in node.items() if name != "hydra")
+    if isinstance(node, list):
+        return any(_refers(value, key) for value in node)
+    group = key.split(".")[0]
+    return isinstance(node, str) and any(f"${{{name}}}" in node for name in (key, group))
+
+
+def _unreferred(key: str, config: Mapping[str, Any]) -> str:
+    if key.startswith("network."):
+        model = (config.get("model") or {}).get("_target_", "none")
+        return f"nothing refers to it with algo._target_={config['algo']['_target_']} and model._target_={model}"
+    return f"nothing refers to it with stop._target_={(config.get('stop') or {}).get('_target_', 'none')}"
