@@ -91,14 +91,12 @@ def composer() -> Iterator[None]:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Let Hydra be used in the block though the process uses it already, as a notebook may, and put that back."""
-    instance = GlobalHydra.instance()
-    before, settings = instance.hydra, HydraConfig.instance().cfg
-    instance.clear()
+    before, settings = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
     try:
         yield
-    finally:
-        instance.clear()
-        instance.hydra, HydraConfig.instance().cfg = before, settings
+    finally:  # Hydra may have put another instance in its place
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = before, settings
 
 
 @contextmanager
@@ -315,7 +313,9 @@ def check_key(key: str, value: str, reference: DictConfig) -> None:
     for depth, part in enumerate(parts):
         if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
-        elif OmegaConf.is_dict(node) and part in node:
+        elif OmegaConf.is_dict(node) and part in list(node.keys()):  # `in node` denies what is missing (???)
+            if depth == len(parts) - 1:
+                return  # its value may refer to what only a job knows
             node = None if OmegaConf.is_missing(node, part) else node[part]
         else:
             raise ValueError(_no_key(parts, depth, node, reference, value))

@@ -276,8 +276,9 @@ def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> No
 
 def _notes(cfg: DictConfig, typed: Sequence[str], config: Mapping[str, Any], device: DeviceSettings) -> Iterator[str]:
     """Yield what is worth a line: defaults that stand in for removed keys, settings made for another device."""
+    raw = OmegaConf.to_container(cfg, resolve=False)
     for key in typed:
-        if OmegaConf.select(cfg, key) is None and (value := _selected(config, *key.split("."))) is not None:
+        if _selected(raw, *key.split(".")) is None and (value := _selected(config, *key.split("."))) is not None:
             yield f"{key} is removed, so {key}={as_text(value)} acts, the default of the class."
     experiment = str(cfg.hydra.runtime.choices.get("experiment")) if "hydra" in cfg else ""
     made_for = experiment.rpartition("_")[2]
