@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from rl8 import jobs, launch
-from rl8.checks import MAX_SEED, check_range
+from rl8.checks import MAX_SEED, check_range, is_mistake
 from rl8.config.compose import explain, unknown_key
 from rl8.config.schema import Goal, Part, Plan, options
 from rl8.config.targets import check_target
@@ -75,12 +75,14 @@ def train_from_file(args: argparse.Namespace) -> launch.Outcome:
     try:
         plan = plan_of(content, args.max_steps)
         launch.verify(plan)
+        place = Path(plan.trainer.output_dir or time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+        jobs.rehearse([plan], place, "output_dir")
     except (TypeError, ValueError) as error:
+        if not is_mistake(error):
+            raise
         # the file has no groups: its gamma is what the command line calls algo.gamma
         text = re.sub(r"\b(algo|trainer)\.(?=\w)(?!optimizer)", "", str(error))
         raise type(error)(f"{args.file}: {text}") from error
-    place = Path(plan.trainer.output_dir or time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
-    jobs.rehearse([plan], place, "output_dir")
     return launch.train(plan, place if plan.trainer.output_dir else jobs.claim(place))
 
 

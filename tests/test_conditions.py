@@ -1,9 +1,11 @@
+import functools
 import inspect
 import json
 import math
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
@@ -20,6 +22,8 @@ from rl8.conditions import (
     StopsIncreasing,
     WallTime,
     as_condition,
+    as_conditions,
+    flat,
 )
 
 KEY = "returns/mean"
@@ -356,3 +360,28 @@ def test_stop_target_without_a_target_says_what_to_type():
 
     with pytest.raises(InstantiationException, match=r"type goal\.target=<number>"):
         instantiate(load("target"))
+
+
+def test_the_end_says_which_of_several_conditions_was_met():
+    stop = Or([HitsUpperBound("returns/mean", 5), And([EnvSteps(100)])])
+    assert stop.reached() == stop.describe()
+    assert stop({"returns/mean": 1, "env/steps": 100})
+    assert stop.reached() == "env/steps >= 100"
+    assert stop({"returns/mean": 6, "env/steps": 100})
+    assert stop.reached() == "returns/mean >= 5 and env/steps >= 100"
+    assert [type(part) for part in flat([stop])] == [HitsUpperBound, EnvSteps]
+
+
+@pytest.mark.parametrize(
+    "condition", [100, EnvSteps, functools.partial(EnvSteps, 3), torch.nn.ReLU(), lambda metrics, more: True]
+)
+def test_what_cannot_be_asked_with_metrics_alone_is_no_condition(condition):
+    with pytest.raises(TypeError, match=r"^stop_conditions: .* is no stop condition\. Accepted: a condition of"):
+        as_conditions([condition], "stop_conditions")
+
+
+def test_stop_conditions_are_a_list():
+    with pytest.raises(TypeError, match=r"^stop_conditions=EnvSteps\(env/steps >= 5\) is no list"):
+        as_conditions(EnvSteps(5), "stop_conditions")
+    assert as_conditions([], "stop_conditions") == ()
+    assert as_conditions([lambda metrics: True], "stop_conditions")[0]({})

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +247,28 @@ def test_an_outcome_without_the_metric_is_nan(workdir):
     assert trainer.closed
     assert math.isnan(outcome.objective)
     assert outcome.stopped_by == "SIGINT"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["stop=plateau"], "returns/mean within 0.1% for 5 values or env/steps >= 48"),
+        (["stop=wall_time", "goal.env_steps=null", "algo.lr_schedule=null"], "wall time >= 600 s"),
+        (["stop=env_steps"], "env/steps >= 48"),
+        (["stop=never"], "never"),
+    ],
+)
+def test_env_steps_stay_an_upper_bound(words, text):
+    chosen = plan(*QUIET, *words)
+    condition = launch.bounded(chosen, stop_condition(chosen))
+    assert condition.describe() == text
+
+
+def test_a_folder_is_checked_without_being_made(workdir):
+    (workdir / "taken").write_text("a file")
+    launch.check_folder("trainer.output_dir", workdir / "new" / "folder")
+    with pytest.raises(ValueError, match=r"^trainer\.output_dir=taken/x can't be a run's folder: .*taken is no folder"):
+        launch.check_folder("trainer.output_dir", Path("taken/x"))
+    with pytest.raises(ValueError, match="name too long|name is too long"):
+        launch.check_folder("trainer.output_dir", workdir / ("x" * 300))
+    assert [path.name for path in workdir.iterdir()] == ["taken"]

@@ -239,7 +239,7 @@ def _alike(key: str, value: Any, before: Any) -> Any:
         and _is_constant(value)
     ):
         return value  # the other way round
-    if isinstance(before, str) and before.startswith("${"):
+    if isinstance(before, str) and before.startswith(("${", "???")):
         return value  # the file leaves it open
     if isinstance(before, (bool, int, float, str)):
         # A file's -200 does not say that only integers are accepted; whether they are, the class says.
