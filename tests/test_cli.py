@@ -80,7 +80,7 @@ MISTAKES = {
     "-m env.cart_mass=1,0": "env.cart_mass=0.0 is out of range. Accepted: a number > 0. Try env.cart_mass=1. (job 1 of",
     "env=pendulum network.log_std=nan": "model.log_std=nan is out of range. Accepted: a number in [-10, 5].",
     "env.pole_mass=nan": "env.pole_mass=nan is out of range. Accepted: a number > 0. Try env.pole_mass=1.",
-    "trainer.env_config={nope: 1}": "trainer.env_config={'nope': 1} is refused: Unknown setting",
+    "'trainer.env_config={nope: 1}'": "trainer.env_config={'nope': 1} is refused: Unknown setting",
     "stop=plateau stop.key=nope": "stop.key=nope: Unknown metric 'nope'.",
     "stop._target_=torch.nn.ReLU ~stop.env_steps": "stop._target_=torch.nn.ReLU makes a ReLU.",
     "algo.optimizer._target_=torch.optim.LBFGS": "algo.optimizer: LBFGS refuses",
@@ -293,7 +293,7 @@ def test_the_garbage_collector_rests_until_training_begins(monkeypatch, sweep):
 
     monkeypatch.setattr(launch, "run", spy)
     assert main([*sweep, *QUIET, *SMALL]) == 0
-    first = [("build", False), "freeze", ("train", True)]
+    first = [("build", False), ("build", False), "freeze", ("train", True)]
     # What a sweep's first job leaves is garbage in the second, which must not be kept for good.
     assert seen == ([*first, ("build", True), ("train", True)] if sweep else first)
     assert gc.isenabled()

@@ -269,6 +269,6 @@ def test_a_folder_is_checked_without_being_made(workdir):
     launch.check_folder("trainer.output_dir", workdir / "new" / "folder")
     with pytest.raises(ValueError, match=r"^trainer\.output_dir=taken/x can't be a run's folder: .*taken is no folder"):
         launch.check_folder("trainer.output_dir", Path("taken/x"))
-    with pytest.raises(ValueError, match="name too long|name is too long"):
+    with pytest.raises(ValueError, match="too long"):
         launch.check_folder("trainer.output_dir", workdir / ("x" * 300))
     assert [path.name for path in workdir.iterdir()] == ["taken"]

@@ -120,8 +120,7 @@ def config_value(config, key):
 )
 def test_a_typed_key_without_effect_has_a_reason(tmp_path, words, key, reason):
     found = launch.rehearse(plan(*BASE, *words), tmp_path).idle
-    assert reason in found.pop(key)
-    assert found == {}
+    assert reason in found[key]
     assert effects.refusal({key: reason}).startswith(f"What was typed would have no effect. {key}: {reason}. Accepted")
 
 
