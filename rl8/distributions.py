@@ -20,7 +20,8 @@ from torch.nn import functional
 from rl8 import specs
 from rl8.checks import unknown
 from rl8.data import ACTION_MASK
-from rl8.nn.heads import LOG_STD_MAX, LOG_STD_MIN
+from rl8.nn.heads import LOG_STD_MAX as LOG_STD_MAX
+from rl8.nn.heads import LOG_STD_MIN as LOG_STD_MIN
 
 # Finite, so that neither 0 * log(0) in the entropy nor a sum or difference of log-probabilities can become NaN; far
 # below any logit, so that the probability is exactly zero.

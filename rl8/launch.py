@@ -251,7 +251,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     chosen = parts(plan)
     import torch
 
-    from rl8.trainer import Trainer, check_keys, metric_names
+    from rl8.trainer import Trainer, metric_names
 
     torch.manual_seed(plan.seed)
     algorithm = chosen.algorithm_cls(
@@ -311,6 +311,7 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
             f"algo.num_envs={hparams.num_envs}, algo.horizon={hparams.horizon} or the model's sizes need more memory "
             f"than there is ({str(error).strip().splitlines()[0]}). Try algo.num_envs={max(1, hparams.num_envs // 16)}."
         ) from error
+    trainer.close()
     policy, notes = trainer.algorithm.policy, list(plan.notes)
     shapes = policy.distribution_cls.feature_shapes(policy.action_spec)
     found = plan.idle | effects.features(plan.typed, set(_names(shapes)), policy.recurrent)

@@ -341,7 +341,10 @@ class Trainer:
         try:
             with forked(algorithm.device):
                 env = algorithm.env_cls(algorithm.hparams.num_envs, algorithm.hparams.horizon, device=algorithm.device)
-                env.reset(config=copy.deepcopy(config))
+                try:
+                    env.reset(config=copy.deepcopy(config))
+                finally:
+                    env.close()
         except (TypeError, ValueError) as error:
             if not is_mistake(error):
                 raise

@@ -27,7 +27,7 @@ from rl8.ppo.advantages import gae, gae_endless, std_mean
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
-from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
+from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate, try_out
 from rl8.ppo.options import check_kind, check_options, check_parts, check_resets, fitting_defaults
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
@@ -147,6 +147,7 @@ class Algorithm:
         self.optimizer = build_optimizer(
             optimizer_cls, self.parameters, {**optimizer_config, "lr": lr}, graphs=execution.live_optimizer
         )
+        try_out(optimizer_cls, self.parameters, {**optimizer_config, "lr": lr})
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._known_resets = 0  # of opaque environments: evaluation may share them
         self._buffered = self._reset_wanted = False

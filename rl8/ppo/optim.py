@@ -57,36 +57,42 @@ def build_optimizer(
             # A number would be frozen into the graph; a tensor stays live.
             lr = options.get("lr", signature["lr"].default if "lr" in signature else 1e-3)
             options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
-        optimizer = optimizer_cls(parameters, **options)
-        try_out(optimizer_cls, parameters, options)
-    except Exception as error:
-        raise ValueError(
-            f"algo.optimizer: {optimizer_cls.__name__} refuses {dict(config)}: {_first_line(error)}. Accepted: a class "
-            "that needs no closure and no sparse gradients, and options that it takes. Try "
-            "algo.optimizer._target_=torch.optim.Adam without further options."
-        ) from error
-    if any("lr" not in group for group in optimizer.param_groups):
-        raise ValueError(
-            f"algo.optimizer: {optimizer_cls.__name__} has no lr among the options of its parameters, so no schedule "
-            "can set one. Accepted: a class with lr. Try algo.optimizer._target_=torch.optim.Adam."
-        )
-    return optimizer
+        return optimizer_cls(parameters, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{optimizer_cls.__name__} refuses {dict(config)}: {error}.") from error
 
 
-def try_out(optimizer_cls: type[torch.optim.Optimizer], parameters: list[torch.nn.Parameter], options: Any) -> None:
-    """Take one step with parameters of the same shapes and no gradient: what fails later fails now.
+def try_out(
+    optimizer_cls: type[torch.optim.Optimizer], parameters: list[torch.nn.Parameter], config: Mapping[str, Any]
+) -> None:
+    """Take one step with parameters of the same shapes and no gradient: what would fail later fails now.
+
+    Args:
+        optimizer_cls: The optimizer's class.
+        parameters: What it will change; left as they are.
+        config: Its keywords, as the user gave them.
 
     Raises:
-        Exception: What the optimizer raised.
+        ValueError: If a step can't be taken, or no learning rate can be set.
     """
     copies = [torch.nn.Parameter(torch.zeros_like(parameter)) for parameter in parameters]
     for copy in copies:
         copy.grad = torch.zeros_like(copy)
-    optimizer_cls(copies, **options).step()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    name = optimizer_cls.__name__
+    try:
+        optimizer = optimizer_cls(copies, **config)
+        optimizer.step()
+    except Exception as error:
+        text = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise ValueError(
+            f"algo.optimizer: {name} refuses {dict(config)}: {text}. Accepted: a class that needs no closure and no "
+            "sparse gradients, and options that it takes. Try algo.optimizer._target_=torch.optim.Adam."
+        ) from error
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"algo.optimizer: {name} has no lr among the options of its parameters, so no schedule can set one. "
+            "Accepted: a class with lr. Try algo.optimizer._target_=torch.optim.Adam."
+        )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
+from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate, try_out
 
 FUSED = [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad]
 OTHERS = [torch.optim.RMSprop, torch.optim.NAdam]
@@ -135,3 +135,29 @@ def test_adagrad_has_no_fused_kernel_on_a_gpu():
     assert build_optimizer(torch.optim.Adagrad, [torch.nn.Parameter(torch.zeros(2))], {"lr": 0.1}).param_groups[0][
         "fused"
     ]
+
+
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, params, momentum=0.9, lr=None):
+        super().__init__(params, {"momentum": momentum})
+
+    def step(self, closure=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("optimizer_cls", "config", "message"),
+    [
+        (torch.optim.LBFGS, {}, r"LBFGS refuses \{\}: .*closure"),
+        (torch.optim.SparseAdam, {}, "SparseAdam refuses .*dense gradients"),
+        (torch.optim.Adam, {"differentiable": True}, "Adam refuses .*leaf"),
+        (torch.optim.Adam, {"betas": [0.9]}, "Adam refuses"),
+        (WithoutRate, {}, "WithoutRate has no lr among the options"),
+    ],
+)
+def test_what_would_fail_in_the_first_step_is_refused_when_built(optimizer_cls, config, message):
+    params = parameters()
+    before = [parameter.detach().clone() for parameter in params]
+    with pytest.raises(ValueError, match=rf"^algo\.optimizer: {message}"):
+        try_out(optimizer_cls, params, config)
+    assert all(torch.equal(old, new) for old, new in zip(before, params, strict=True))
