@@ -83,7 +83,7 @@ def test_values_out_of_range_are_refused(name, value, accepted):
     ("name", "value", "accepted"),
     [
         ("num_envs", 64.5, "an integer. Try algo.num_envs=8192"),
-        ("horizon", "32", "an integer"),
+        ("horizon", "many", "an integer"),
         ("sgd_minibatch_size", True, "an integer or null"),
         ("horizons_per_env_reset", [1], "an integer or null"),
         ("gamma", "high", "a number. Try algo.gamma=0.95"),
