@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 
 from rl8.nn import MLP
 from rl8.specs import Composite, Nested, Spec
+
+# Arguments of a model's constructor that the policy gives.
+BY_POLICY: Final = ("observation_spec", "action_spec", "feature_shapes")
 
 
 class Output(NamedTuple):
@@ -62,6 +67,13 @@ class Model(nn.Module):
     """
 
     piece_size: int = 2048
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let models note what they are built with, so that a saved policy can build them again."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, observation_spec: Spec, action_spec: Spec) -> None:
         super().__init__()
@@ -96,7 +108,25 @@ class Model(nn.Module):
         """The MLPs that make up the model, if all of them take `inputs(obs)`: a CPU computes such models faster."""
         return []
 
+    def built_with(self) -> dict[str, Any]:
+        """Return what the model was built with, by the names of its constructor; what a `Policy` gives is left out."""
+        args, kwargs = self._given
+        names = list(inspect.signature(type(self)).parameters)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return {name: value for name, value in given.items() if name not in BY_POLICY}
+
     @property
     def has_value_pass(self) -> bool:
         """Whether values can be computed apart from the features."""
         return type(self).value is not Model.value and self.state_spec is None
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that notes its arguments, unless a subclass's has done so."""
+
+    @functools.wraps(init)
+    def noting(self: Model, *args: Any, **kwargs: Any) -> None:
+        self.__dict__.setdefault("_given", (args, kwargs))
+        init(self, *args, **kwargs)
+
+    return noting

@@ -17,6 +17,7 @@ from rl8.checks import unknown
 from rl8.data import ACTION_MASK
 from rl8.distributions import Distribution, default_distribution
 from rl8.models import LSTMModel, MLPModel, Model, Output
+from rl8.models.base import BY_POLICY
 from rl8.models.views import Views
 from rl8.policy.normalization import ObsNormalizer
 from rl8.rng import forked
@@ -67,7 +68,7 @@ class Policy(nn.Module):
 
     Attributes:
         model: The network.
-        model_config: Keywords that the model was built with; None if it was handed over ready-made.
+        model_config: Keywords that the model was built with, without the specs and `feature_shapes`.
         views: What of the observations the model sees.
         normalized: Path of each observation that is normalised, in the order of `normalizers`.
 
@@ -99,7 +100,7 @@ class Policy(nn.Module):
                 f"distribution_cls={self.distribution_cls!r} is no subclass of rl8.distributions.Distribution. "
                 "Try distribution_cls=rl8.distributions.Normal."
             )
-        self.model_config = dict(model_config or {}) if model is None else None
+        ready_made = model is not None
         if model is None:
             model = self._build(model_cls or (LSTMModel if recurrent else MLPModel), dict(model_config or {}))
         elif model_cls is not None or model_config:
@@ -107,6 +108,7 @@ class Policy(nn.Module):
         if not isinstance(model, Model):
             raise TypeError(f"model={type(model).__name__} is no subclass of rl8.models.Model. Derive it from Model.")
         self.model = model
+        self.model_config = model.built_with() if ready_made else dict(model_config or {})
         self.views = Views(observation_spec, model.windows)
         numbers = [
             (path, leaf)
@@ -296,7 +298,7 @@ class Policy(nn.Module):
         if not _is_subclass(model_cls, Model):
             raise TypeError(f"model_cls={model_cls!r} is no subclass of rl8.models.Model. Try rl8.models.MLPModel.")
         accepted = inspect.signature(model_cls).parameters
-        options = [name for name in accepted if name not in ("observation_spec", "action_spec", "feature_shapes")]
+        options = [name for name in accepted if name not in BY_POLICY]
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
         if not passes_on:
             for name in config:

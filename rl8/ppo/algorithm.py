@@ -11,14 +11,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.distributions import Distribution
 from rl8.env import Env
-from rl8.env.draws import drawn_values, restore
 from rl8.env.making import make_env
-from rl8.execution.eager import Eager
+from rl8.execution.eager import Eager, as_set
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
 from rl8.models import Model
@@ -29,14 +27,14 @@ from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate, try_out
 from rl8.ppo.options import check_kind, check_options, check_parts, check_resets, fitting_defaults
+from rl8.ppo.resume import as_built, check_optimizer, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.schedules import Schedule, starting_rate
-from rl8.rollout.containers import Tensors, named, plain, restored
+from rl8.rollout.containers import Tensors, named
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.nonfinite import leave_out, not_finite
 from rl8.rollout.rollout import Minibatch, Rollout
 from rl8.settings import DeviceSettings
-from rl8.specs import Nested
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,6 +119,7 @@ class Algorithm:
         if hparams.horizons_per_env_reset is None:
             every = -1 if self.env.has_ends or self.env.opaque else 1
             self.hparams = hparams = replace(hparams, horizons_per_env_reset=every)
+        self._built = as_built(self.env)
         self.policy = Policy(
             self.env.observation_spec,
             self.env.action_spec,
@@ -165,6 +164,7 @@ class Algorithm:
 
     # ------------------------------------------------------------------------------------------------- collect
 
+    @as_set
     def collect(self, *, env_config: dict[str, Any] | None = None, deterministic: bool = False) -> Metrics:
         """Collect one horizon in every environment.
 
@@ -214,6 +214,7 @@ class Algorithm:
 
     # --------------------------------------------------------------------------------------------------- update
 
+    @as_set
     def step(self) -> Metrics:
         """Update the policy from what was collected.
 
@@ -411,18 +412,15 @@ class Algorithm:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later run needs to go on as if it had never stopped, in plain containers."""
-        started = self.horizons > 0
         return {
             "hparams": asdict(self.hparams),
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_cls": dotted(self.optimizer),
             "execution": self.execution.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "rollout": self.rollout.state_dict(),
-            "env_state": plain(self.env.state) if started else None,
-            # not its physical constants alone: what a reset draws for a whole episode may lie beside the state
-            "env_tensors": {name: plain(value) for name, value in _env_tensors(self.env).items()},
-            "env_draws": drawn_values(self.env),
+            "env": save_env(self.env, self.env_cls, self._built, started=self.horizons > 0),
             "counters": {name: getattr(self, name) for name in ("env_steps", "iterations", "resets", "horizons")},
         }
 
@@ -439,26 +437,18 @@ class Algorithm:
                     f"Try algo.{name}={saved['hparams'][name]}."
                 )
         self.policy.load_state_dict(saved["policy"])
+        check_optimizer(self.optimizer, saved["optimizer"], saved["optimizer_cls"])
         load_optimizer(self.optimizer, saved["optimizer"])
         self.reward_scaler.load_state_dict(saved["reward_scaler"])
         self.rollout.load_state_dict(saved["rollout"])
         if self.env.opaque:
             self._known_resets = -1  # new episodes, with random numbers from where the saved run stood
         else:
-            self._restore_env(saved)
+            load_env(self.env, self.env_cls, saved["env"], self._built)
         self._buffered = False
         for name, value in saved["counters"].items():
             setattr(self, name, value)
         self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
-
-    def _restore_env(self, saved: Mapping[str, Any]) -> None:
-        self.env.reset()
-        for name, value in _env_tensors(self.env).items():
-            if name in saved["env_tensors"]:
-                setattr(self.env, name, restored(saved["env_tensors"][name], value))
-        restore(self.env, saved["env_draws"])
-        if saved["env_state"] is not None:
-            self.env.state = restored(saved["env_state"], self.env.state)
 
 
 class RecurrentAlgorithm(Algorithm):
@@ -466,10 +456,3 @@ class RecurrentAlgorithm(Algorithm):
 
     recurrent = True
     defaults: ClassVar[Mapping[str, Any]] = {"seq_len": 4, "seqs_per_state_reset": 8}
-
-
-def _env_tensors(env: Env) -> dict[str, Nested]:
-    """Return the environment's tensors and TensorDicts by name, its state left out."""
-    if env.opaque:
-        return {}
-    return {name: v for name, v in vars(env).items() if name != "state" and isinstance(v, (Tensor, TensorDict))}

@@ -14,8 +14,6 @@ from rl8.checks import unknown
 
 # One kernel for all parameters.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
-# Options that depend on the device.
-HERE = ("lr", "capturable", "foreach", "fused")
 
 
 def build_optimizer(
@@ -96,21 +94,16 @@ def try_out(
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a state, which may come from another device: how steps are computed stays as it was built here.
+    """Load what an optimizer has gathered, perhaps on another device; its options stay as it was built with here.
 
     Args:
-        optimizer: Its options, a learning rate that is a tensor above all, keep their kind and place.
+        optimizer: Its options keep their values, kind and place, a learning rate that is a tensor above all.
         state: What its `state_dict` gave.
     """
-    own = [{name: group[name] for name in HERE if name in group} for group in optimizer.param_groups]
+    own = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(deepcopy(dict(state)))  # torch would go on writing into `state`'s own tensors
     for group, kept in zip(optimizer.param_groups, own, strict=True):
-        lr = float(group["lr"])
         group.update(kept)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,21 @@ from rl8.use.memory import Memory
 from rl8.use.straight import Straight, suits
 
 
-def load_policy(run: str | Path, *, model: Model | None = None, device: str | torch.device = "cpu") -> DeployedPolicy:
+def load_policy(
+    run: str | Path, *, model: Model | None = None, device: str | torch.device = "cpu", allow: Sequence[str] = ()
+) -> DeployedPolicy:
     """Return the policy of a run, to act with.
 
     Args:
         run: The run's folder, one of its files, its MLflow id, or `latest`.
         model: A model built as the trained one was; needed only if that was handed over ready-made.
         device: Where the policy shall live.
+        allow: Modules that may be imported for the policy's classes, besides rl8's own and what is imported already.
 
     Raises:
         ValueError: If there is no such policy, or it does not fit the model.
     """
-    return DeployedPolicy(checkpoint.load_policy(find(run, "policy").file, model=model, device=device))
+    return DeployedPolicy(checkpoint.load_policy(find(run, "policy").file, model=model, device=device, allow=allow))
 
 
 class DeployedPolicy:
