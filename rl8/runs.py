@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from rl8.checks import closest
+from rl8.tracking.provenance import origin
 
 Wanted = Literal["policy", "checkpoint"]
 
@@ -52,6 +53,12 @@ class Found:
                 return {str(key): value for key, value in content.items()} if isinstance(content, dict) else None
         return None
 
+    def modules(self) -> list[str]:
+        """Return the modules that the run's config names for model and distribution, which loading may then import."""
+        parts = [(self.config() or {}).get(key) for key in ("model", "distribution")]
+        targets = [str(part.get("_target_") or "") for part in parts if isinstance(part, dict)]
+        return [target.rpartition(".")[0] for target in targets if "." in target]
+
     def run_id(self) -> str | None:
         """Return the id of the run in MLflow; None where it is not recorded."""
         return record(self.folder).get("run_id")
@@ -68,7 +75,7 @@ def find(run: str | Path, wanted: Wanted, *, key: str = "RUN") -> Found:
     Raises:
         ValueError: If there is no such run, or it has no such file; near ones are listed.
     """
-    path = Path(run)
+    path = origin() / run
     if str(run) == LATEST and not path.exists():
         newest = known(wanted)
         if not newest:
@@ -99,8 +106,21 @@ def find(run: str | Path, wanted: Wanted, *, key: str = "RUN") -> Found:
 
 def known(wanted: Wanted, below: Path = OUTPUTS) -> list[Path]:
     """Return the folders below a folder that hold a policy or checkpoint, the newest first."""
+    below = origin() / below
     folders = {file.parent for name in _names(wanted) for file in below.rglob(name)}
     return sorted(folders, key=lambda folder: (_age(folder, wanted), str(folder)), reverse=True)
+
+
+def own_folder(run: str | None) -> Path | None:
+    """Return the folder that a run goes on in; None if it is to be gone on with by a bare checkpoint, or not at all.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+    if run is None:
+        return None
+    folder = find(run, "checkpoint", key="trainer.resume").folder
+    return folder if (folder / CONFIG).is_file() else None
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -134,7 +154,7 @@ def _age(folder: Path, wanted: Wanted) -> float:
 
 def _near(run: str, wanted: Wanted, below: Path = OUTPUTS) -> str:
     """Return a sentence that lists runs which may have been meant."""
-    folders = [str(folder) for folder in known(wanted, below)] if below.is_dir() else []
+    folders = [str(folder) for folder in known(wanted, below)]
     if not folders:
         return f"No run with a {wanted} is below {below}{'/' if below == OUTPUTS else ''}."
     if below != OUTPUTS:
@@ -158,7 +178,7 @@ def _by_id(run_id: str, wanted: Wanted, key: str) -> Path:
         folder = Path(tags.get("folder", ""))
         if "folder" in tags and record(folder).get("run_id") == run_id and _file(folder, wanted) is not None:
             return folder
-        copy = OUTPUTS / "downloads" / run_id
+        copy = origin() / OUTPUTS / "downloads" / run_id
         kept = {str(file.path) for file in client.list_artifacts(run_id)}
         names = [name for name in _names(wanted) if name in kept][:1]
         if not names:
@@ -180,3 +200,31 @@ def _by_id(run_id: str, wanted: Wanted, key: str) -> Path:
             f"{_ACCEPTED}. {_near(run_id, wanted)}"
         ) from error
     return copy
+
+
+def claim(folder: Path) -> Path:
+    """Create a folder that nobody else has, and return it: `folder`, or one beside it with a number.
+
+    Raises:
+        ValueError: If it can't be created.
+    """
+    number = 1
+    while True:
+        wanted = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            wanted.mkdir(parents=True)
+        except FileExistsError:
+            if wanted.parent.is_dir():
+                number += 1
+                continue
+            raise ValueError(_unwritable(wanted, f"{wanted.parent} is no folder")) from None
+        except OSError as error:
+            raise ValueError(_unwritable(wanted, error.strerror or str(error))) from error
+        return wanted
+
+
+def _unwritable(folder: Path, reason: str) -> str:
+    return (
+        f"The folder {folder} for the run's files can't be made: {reason}. Accepted: a place that can be written to. "
+        f"Start in another folder, or try trainer.output_dir={Path.home() / 'rl8'}."
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rl8.tracking.provenance import TAG_LIMIT, clean_name, cut
+from rl8.tracking.provenance import TAG_LIMIT, clean_name, cut, redact
 from rl8.tracking.store import first_line, is_final
 
 if TYPE_CHECKING:
@@ -41,17 +41,21 @@ class Outbox:
 
     Attributes:
         sent: Number of metric values and files that the store has taken.
+        recorded: By metric, the step up to which the store has values: they are not sent again.
     """
 
-    def __init__(self, params: Mapping[str, str], refused: Callable[[str], None]) -> None:
+    def __init__(self, params: Mapping[str, str], refused: Callable[[str], None], folder: Path | None = None) -> None:
         """Begin with the parameters.
 
         Args:
             params: Parameters by name, within MLflow's limits.
             refused: Called with a message when the store refuses something for good.
+            folder: Where copies of files wait; None takes the system's temporary folder, which is emptied below a
+                process that runs for days.
         """
         self.sent = 0
         self.params = dict(params)
+        self.recorded: dict[str, int] = {}
         self._refused = refused
         self._lock = threading.Lock()
         self._tags: dict[str, str] = {}
@@ -60,16 +64,17 @@ class Outbox:
         self._files: deque[_File] = deque()
         self._names: dict[str, str] = {}
         self._copies = 0
-        self._spool = tempfile.TemporaryDirectory(prefix="rl8-", ignore_cleanup_errors=True)
+        self._folder = folder
+        self._spool: tempfile.TemporaryDirectory[str] | None = None  # made for the first file
 
-    def add_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def add_metrics(self, metrics: Mapping[str, float], step: int, milliseconds: int | None = None) -> None:
         """Queue metrics of one moment; a copy and an append, so that training loses about a microsecond."""
-        self._incoming.append((dict(metrics), step, time.time_ns() // 1_000_000))
+        self._incoming.append((dict(metrics), step, milliseconds or time.time_ns() // 1_000_000))
 
     def add_tag(self, name: str, value: str) -> None:
         """Queue a tag; a later value of the same name replaces it."""
         with self._lock:
-            self._tags[clean_name(name)] = cut(value, TAG_LIMIT)
+            self._tags[clean_name(name)] = cut(redact(value), TAG_LIMIT)
 
     def add_file(self, path: Path, folder: str | None) -> None:
         """Queue a copy of a file, or of a folder with all that is in it."""
@@ -84,14 +89,18 @@ class Outbox:
         """Queue a text as the file `name`, which may be in a folder (`"notes/first.txt"`)."""
         folder, _, file = name.rpartition("/")
         copy = self._copy_path(file)
-        copy.write_text(text, encoding="utf-8")
+        copy.write_text(redact(text), encoding="utf-8")
         self._files.append(_File(copy, folder or None))
 
     def _copy_path(self, name: str) -> Path:
         with self._lock:
             self._copies += 1
+            if self._spool is None:
+                self._spool = tempfile.TemporaryDirectory(
+                    prefix=".unsent-", dir=self._folder, ignore_cleanup_errors=True
+                )
             folder = Path(self._spool.name) / str(self._copies)
-        folder.mkdir()
+        folder.mkdir(parents=True)  # with its parents: somebody may have tidied up
         return folder / name
 
     def send(self, client: MlflowClient, run_id: str) -> None:
@@ -112,11 +121,18 @@ class Outbox:
         parts["files"] = len(self._files)
         return " and ".join(f"{count:,} {what if count > 1 else what[:-1]}" for what, count in parts.items() if count)
 
+    def pending(self) -> list[tuple[str, int, float, int]]:
+        """Return each metric value that is still queued, as name, step, value and time in ms."""
+        queued = list(self._incoming)  # first: what moves on meanwhile is found below too
+        found = {(metric.key, metric.step): (metric.value, metric.timestamp) for metric in list(self._batch)}
+        for metrics, step, milliseconds in queued:
+            for name, value in metrics.items():
+                found[clean_name(name), step] = (value, milliseconds)
+        return [(name, step, *rest) for (name, step), rest in found.items()]
+
     def save_metrics(self, path: Path) -> bool:
         """Write the metrics that are still queued as CSV; return whether there were any."""
-        rows = [(metric.step, metric.key, metric.value, metric.timestamp) for metric in self._batch]
-        for metrics, step, milliseconds in list(self._incoming):
-            rows += [(step, name, value, milliseconds) for name, value in metrics.items()]
+        rows = [(step, name, value, milliseconds) for name, step, value, milliseconds in self.pending()]
         if rows:
             with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("step", "metric", "value", "timestamp_ms"), *rows])
@@ -124,7 +140,8 @@ class Outbox:
 
     def close(self) -> None:
         """Remove the copies of files."""
-        self._spool.cleanup()
+        if self._spool is not None:
+            self._spool.cleanup()
 
     def _send_params(self, client: MlflowClient, run_id: str) -> None:
         from mlflow.entities import Param
@@ -165,6 +182,8 @@ class Outbox:
                 key = self._names.get(name)
                 if key is None:
                     key = self._names[name] = clean_name(name)
+                if step <= self.recorded.get(key, -1):
+                    continue
                 self._batch.append(Metric(key, float(value), milliseconds, step))
         return bool(self._batch)
 

@@ -24,13 +24,42 @@ NAME_LIMIT: Final = 250
 _PACKAGES: Final = ("rl8", "torch", "tensordict", "hydra-core", "omegaconf", "mlflow", "mlflow-skinny")
 
 
+_SECRET: Final = re.compile(r"(^|[._-])(password|passwd|token|secret|credentials?|api[_-]?key|access[_-]?key)s?$", re.I)
+_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s/@:'\"]*)(?P<password>:[^\s/@'\"]*)?@")
+_SETTING: Final = re.compile(
+    r"(?P<name>[\w.+-]*(?:password|passwd|token|secret|api[_-]?key|access[_-]?key)s?)(?P<equals>\s*[=:]\s*)"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]]+)",
+    re.I,
+)
+MASK: Final = "***"
+
+
+def redact(text: str) -> str:
+    """Return a text without passwords and tokens: of addresses (`user:***@host`) and of settings named like secrets.
+
+    Whatever leaves the process goes through here: tags, parameters, files of MLflow, messages about addresses.
+    """
+
+    def address(match: re.Match[str]) -> str:
+        user = match["user"] if match["password"] is not None else ""  # alone it may be a token
+        return f"{match['scheme']}{user}{':' if user else ''}{MASK}@"
+
+    def setting(match: re.Match[str]) -> str:
+        return f"{match['name']}{match['equals']}{'null' if match['value'] == 'null' else MASK}"
+
+    return _SETTING.sub(setting, _ADDRESS.sub(address, text))
+
+
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """Return a nested config as dotted names and text, e.g. `{"algo.gamma": "0.99"}`.
 
     Values read as they would be typed on the command line (`null`, `true`, `[256, 256]`). Lists that hold mappings
-    are numbered (`stop.conditions.0.key`). Values over the store's limit are cut.
+    are numbered (`stop.conditions.0.key`). Values over the store's limit are cut, and secrets masked.
     """
-    return {clean_name(name): cut(value, PARAM_LIMIT) for name, value in _leaves(config, "")}
+    masked = {
+        name: MASK if _SECRET.search(name) and value != "null" else redact(value) for name, value in _leaves(config, "")
+    }
+    return {clean_name(name): cut(value, PARAM_LIMIT) for name, value in masked.items()}
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -94,12 +123,14 @@ def git_state(folder: Path) -> dict[str, str]:
             command,
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",  # a branch's name may be of another encoding
             timeout=5,
             check=True,
             # status would otherwise rewrite the index and collide with a git command of the user
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         ).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return {}
     head = dict(line[2:].split(" ", 1) for line in answer if line.startswith("# "))
     commit = head.get("branch.oid", "(initial)")
@@ -133,7 +164,7 @@ def _cpu_model() -> str:
 def command_line() -> str:
     """Return the command that started this process, as one could paste it into a shell."""
     program, *arguments = sys.orig_argv or sys.argv
-    return shlex.join([Path(program).name, *arguments])
+    return redact(shlex.join([Path(program).name, *arguments]))
 
 
 def user() -> str:
@@ -166,4 +197,14 @@ def provenance(device: str | None = None, folder: Path | None = None) -> dict[st
         tags["mlflow.source.git.commit"] = git["commit"]
     if device is not None:
         tags |= {"device": device, "hardware": hardware(device)}
-    return {name: cut(value, TAG_LIMIT) for name, value in tags.items()}
+    return {name: cut(redact(value), TAG_LIMIT) for name, value in tags.items()}
+
+
+def origin() -> Path:
+    """Return the folder that rl8 was started in, also where Hydra has changed the working directory for a job."""
+    module = sys.modules.get("hydra.core.hydra_config")
+    if module is not None and module.HydraConfig.initialized():
+        started = module.HydraConfig.get().runtime.cwd
+        if Path(started) != Path.cwd():
+            return Path(started)
+    return Path()

@@ -46,6 +46,10 @@ RETRY_S: Final = 30.0
 #: Seconds that `finish` goes on trying while the store does not answer.
 PATIENCE_S: Final = 10.0
 
+#: Tags: the sweep's run, and the env steps of the run's last checkpoint.
+PARENT: Final = "mlflow.parentRunId"
+SAVED_AT: Final = "checkpoint.env_steps"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -68,10 +72,12 @@ class Tracker:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        env_steps: int | None = None,
         notify: Callable[[str], None] | None = None,
         folder: str | Path | None = None,
     ) -> None:
         self.run_id = run_id
+        self._env_steps = env_steps
         self.run_name = run_name
         self.notify: Callable[[str], None] = notify if notify is not None else _logger.warning
         self._uri = store_uri()
@@ -79,8 +85,9 @@ class Tracker:
         self._experiment_name = experiment_name
         self._experiment_id = ""
         self._folder = Path(folder or ".").absolute()
+        spool = self._folder if folder is not None and self._folder.is_dir() else None
         self._tags = dict(tags or {})
-        self._outbox = Outbox(provenance.flatten(params or {}), lambda message: self.notify(message))
+        self._outbox = Outbox(provenance.flatten(params or {}), lambda message: self.notify(message), spool)
         self._store: Store | None = None
         self._created = False
         self._failures = 0  # in a row
@@ -102,6 +109,7 @@ class Tracker:
         device: str | None = None,
         parent_run_id: str | None = None,
         run_id: str | None = None,
+        env_steps: int | None = None,
         notify: Callable[[str], None] | None = None,
         folder: str | Path | None = None,
     ) -> Tracker:
@@ -119,27 +127,32 @@ class Tracker:
             overrides: What was typed, e.g. `["algo.gamma=0.9"]`; a sweep's table takes the swept names from it.
             device: Where the run computes, e.g. `"cuda:0"`.
             parent_run_id: The run that this one is nested under; None takes the sweep that this process is a job of.
-            run_id: A run to go on with; its name, parameters and tags stay as they were.
+            run_id: A run to go on with; its name, parameters and tags stay as they were, and what it has recorded is
+                not recorded again. Where the store does not know it, or this process is a job of a sweep that the run
+                is none of, a new run begins, with the tag `resumed.from`.
+            env_steps: Env steps at which it goes on; a run that was saved later is refused.
             notify: Called with each message to the user; a warning in the log by default.
-            folder: Where metrics go that could not be sent in the end; the working directory by default.
+            folder: Where files wait to be sent, and metrics go that could not be sent in the end; by default the
+                system's temporary folder and the working directory.
 
         Raises:
             ValueError: If the store, the experiment or the run can't be used, with what to do about it.
         """
         all_tags = provenance.provenance(device)
         for name, value in (tags or {}).items():
-            all_tags[provenance.clean_name(name)] = provenance.cut(str(value), provenance.TAG_LIMIT)
+            all_tags[provenance.clean_name(name)] = provenance.cut(provenance.redact(str(value)), provenance.TAG_LIMIT)
         if overrides:
-            all_tags["overrides"] = provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)
+            all_tags["overrides"] = provenance.cut(provenance.redact("\n".join(overrides)), provenance.TAG_LIMIT)
         parent_run_id = parent_run_id or os.environ.get(SWEEP_VARIABLE)
         if parent_run_id:
-            all_tags["mlflow.parentRunId"] = parent_run_id
+            all_tags[PARENT] = parent_run_id
         tracker = cls(
             experiment_name=experiment_name,
             run_name=run_name,
             params=params,
             tags=all_tags,
             run_id=run_id,
+            env_steps=env_steps,
             notify=notify,
             folder=folder,
         )
@@ -163,12 +176,19 @@ class Tracker:
         return f"{public_uri(self._uri)}, run {self.run_name or 'not created yet'}"
 
     @property
+    def record(self) -> dict[str, str | None]:
+        """What the run's folder keeps about where it is recorded."""
+        return {"run_id": self.run_id, "run_name": self.run_name, "store": public_uri(self._uri)}
+
+    @property
     def where(self) -> str:
         """How to look at the run: the address, after the command that serves it if one is needed."""
         if self._uri.startswith("http"):
             return self.url
         default = sqlite_file(self._uri) == Path.cwd() / "mlflow.db"
-        return f"{'mlflow ui' if default else f'mlflow ui --backend-store-uri {self._uri}'}  then  {self.url}"
+        # an address with a password is not shown; it is in the variable that it came from
+        uri = self._uri if provenance.redact(self._uri) == self._uri else '"$MLFLOW_TRACKING_URI"'
+        return f"{'mlflow ui' if default else f'mlflow ui --backend-store-uri {uri}'}  then  {self.url}"
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue metrics, and return in microseconds.
@@ -178,6 +198,15 @@ class Tracker:
             step: Env steps taken so far; the x axis of MLflow's charts.
         """
         self._outbox.add_metrics(metrics, step)
+
+    def unsent(self) -> list[tuple[str, int, float, int]]:
+        """Return the metric values that are still queued, to be kept in a checkpoint: a killed process loses them."""
+        return self._outbox.pending()
+
+    def send_again(self, unsent: Sequence[Sequence[Any]]) -> None:
+        """Queue what `unsent` gave in the process before; what the store has got meanwhile is left out."""
+        for name, step, value, milliseconds in unsent:
+            self._outbox.add_metrics({name: value}, step, milliseconds)
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Queue a file or a whole folder to be stored with the run. A copy is made: the original may change at once.
@@ -270,18 +299,17 @@ class Tracker:
         """Open the store and create the run, or take up the one that was named; return the store."""
         store = self._store = self._store or open_store(self._uri)
         if not self._created:
-            if self.run_id is None:
+            if self.run_id is None or not self._resume(store, self.run_id):
                 self._experiment_id = experiment_id(store, self._experiment_name)
                 info = store.client.create_run(
                     self._experiment_id, start_time=self._start_ms, tags=self._tags, run_name=self.run_name
                 ).info
                 self.run_id, self.run_name = info.run_id, info.run_name
-            else:
-                self._resume(store, self.run_id)
             self._created = True
         return store
 
-    def _resume(self, store: Store, run_id: str) -> None:
+    def _resume(self, store: Store, run_id: str) -> bool:
+        """Take a run up; return whether it is there and this process's to go on with."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -289,11 +317,24 @@ class Tracker:
         except MlflowException as error:
             if not is_final(error):
                 raise
+            run = None
+        parent = self._tags.get(PARENT)
+        if run is None or (parent is not None and run.data.tags.get(PARENT) != parent):
+            self._tags["resumed.from"] = run_id
+            if run is None:
+                self.notify(
+                    f"The MLflow store {public_uri(self._uri)} does not know the run {run_id}: a new one begins."
+                )
+            return False
+        saved = int(run.data.tags.get(SAVED_AT, "0"))
+        if self._env_steps is not None and self._env_steps < saved:
             raise ValueError(
-                f"run_id={run_id!r} is no run of the MLflow store {public_uri(self._uri)}. Accepted: the id of a run "
-                f"recorded there. Set MLFLOW_TRACKING_URI to the store that has it, or start a new run."
-            ) from error
+                f"The run {run.info.run_name} was saved at {saved:,} env steps, and this checkpoint is of "
+                f"{self._env_steps:,}: going on from it would record other values for the same steps. Accepted: the "
+                "run's last checkpoint. Try trainer.branch=<the same> for a new run from this one."
+            )
         self.run_name, self._experiment_id = run.info.run_name, run.info.experiment_id
+        self._outbox.recorded = {metric.key: metric.step for metric in run.data._metric_objs}
         # parameters can't be changed once they are stored: what differs now is kept as a tag
         stored, given = run.data.params, self._outbox.params
         changed = [f"{name}={value}" for name, value in given.items() if stored.get(name, value) != value]
@@ -301,6 +342,7 @@ class Tracker:
         if changed:
             self.set_tag("resumed.with", "\n".join(changed))
         store.client.update_run(run_id, status="RUNNING")
+        return True
 
     def _work(self) -> None:
         """Send, in the thread, until the run is finished."""

@@ -5,6 +5,7 @@ MLflow is imported inside the functions: it takes seconds, and `rl8 --help` must
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import logging
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rl8.checks import closest
+from rl8.tracking.provenance import clean_name, origin, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +100,17 @@ def store_uri() -> str:
     # mlflow.set_tracking_uri sets the variable too
     if STORE_VARIABLE in os.environ and not os.environ.get("MLFLOW_TRACKING_URI"):
         return os.environ[STORE_VARIABLE]
-    return str(mlflow.get_tracking_uri())
+    return _anchored(str(mlflow.get_tracking_uri()))
+
+
+def _anchored(uri: str) -> str:
+    """Return an address whose file, if it is relative, lies where rl8 was started, whatever folder a job works in."""
+    name = uri.removeprefix("sqlite:///")
+    if name == uri or name.startswith((":memory:", "file:")) or origin() == Path():
+        return uri
+    if not os.environ.get("MLFLOW_TRACKING_URI") and Path(name) == Path.cwd() / "mlflow.db":
+        name = "mlflow.db"  # MLflow's own choice, made absolute
+    return f"sqlite:///{origin() / name}"
 
 
 def load_client() -> None:
@@ -148,12 +160,12 @@ def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme in _WEB and not parts.hostname:
         raise ValueError(
-            f"MLFLOW_TRACKING_URI={uri!r} names no host. Accepted: the address of a server. "
+            f"MLFLOW_TRACKING_URI={public_uri(uri)!r} names no host. Accepted: the address of a server. "
             f"Try MLFLOW_TRACKING_URI={parts.scheme}://127.0.0.1:5000."
         )
     try:
         if parts.scheme in _WEB:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+            with urllib.request.urlopen(_health(parts), timeout=timeout_s):
                 pass
         elif parts.scheme.split("+")[0] in _DATABASE_PORTS and parts.hostname:
             port = parts.port or _DATABASE_PORTS[parts.scheme.split("+")[0]]
@@ -166,6 +178,17 @@ def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         if isinstance(reason, ssl.SSLError):
             return  # MLflow has its own certificate settings
         raise StoreUnreachableError(f"The MLflow store at {public_uri(uri)} does not answer ({reason}).") from error
+
+
+def _health(parts: urllib.parse.SplitResult) -> urllib.request.Request:
+    """Return the question whether a server is there; what the address says of user and password becomes a header."""
+    login, _, host = parts.netloc.rpartition("@")
+    address = parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/health", query="", fragment="").geturl()
+    request = urllib.request.Request(address)
+    if login:
+        pair = ":".join(urllib.parse.unquote(part) for part in login.partition(":")[::2])
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    return request
 
 
 def is_final(error: Exception) -> bool:
@@ -191,7 +214,9 @@ def experiment_id(store: Store, name: str) -> str:
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(store.client.create_experiment(name))
+            # MLflow's own choice is a folder of the working directory, which may be a job's
+            place = None if origin() == Path() else (origin() / "mlruns" / clean_name(name)).as_uri()
+            return str(store.client.create_experiment(name, artifact_location=None if store.is_server else place))
         except MlflowException as error:
             # another process was first
             experiment = store.client.get_experiment_by_name(name)
@@ -215,15 +240,10 @@ def experiment_id(store: Store, name: str) -> str:
 
 def public_uri(uri: str) -> str:
     """Return the address without a password, and a database in the working directory by its file name."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.password:
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-        return parts._replace(netloc=f"{parts.username}:***@{host}{port}").geturl()
     file = sqlite_file(uri)
     if file is not None:
         return file.name if file.parent == Path.cwd() else str(file)
-    return uri
+    return redact(uri)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -289,13 +309,13 @@ def store_problem(uri: str, error: Exception) -> str:
         uri: Address of the store.
         error: What MLflow or the database driver raised.
     """
-    text = str(error)
+    text = redact(str(error))
     shown = public_uri(uri)
     if "unsupported URI" in text and _scheme(uri) in _KINDS:
         return f"The MLflow store {shown} needs packages that are missing. Type: pip install sqlalchemy alembic."
     if "unsupported URI" in text:
         near = closest(_scheme(uri), _KINDS) or "sqlite"
-        example = "sqlite:///mlflow.db" if near == "sqlite" else f"{near}://{uri.partition('://')[2]}"
+        example = "sqlite:///mlflow.db" if near == "sqlite" else f"{near}://{shown.partition('://')[2]}"
         return (
             f"MLFLOW_TRACKING_URI={shown!r} is no kind of store that MLflow knows. Accepted: an address that starts "
             f"with one of {', '.join(f'{kind}://' for kind in _KINDS)}. Try MLFLOW_TRACKING_URI={example}."
@@ -305,7 +325,7 @@ def store_problem(uri: str, error: Exception) -> str:
     if "out-of-date database schema" in text:
         return (
             f"The MLflow store {shown} was made by another version of MLflow than the one installed. Accepted: a "
-            f"database of the same version. Type `mlflow db upgrade {uri}` (after a copy of it), or start in another "
+            f"database of the same version. Type `mlflow db upgrade {shown}` (after a copy of it), or start in another "
             f"folder."
         )
     if "maintenance mode" in text:
@@ -319,7 +339,7 @@ def store_problem(uri: str, error: Exception) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its kind if it has none."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return redact(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
 def _quieten() -> None:

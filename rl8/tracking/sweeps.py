@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,7 +92,7 @@ class SweepSummary:
 
     def table(self) -> str:
         """Return the sweep as lines of text, the best run first."""
-        ranked = sorted(self.runs, key=lambda run: -math.inf if run.result is None else run.result, reverse=True)
+        ranked = sorted(self.runs, key=_rank, reverse=True)
         names = list(dict.fromkeys(name for run in ranked for name in run.settings))
         rows = [[*names, self.metric, "status", "run"]]
         for run in ranked:
@@ -131,8 +130,10 @@ def start_sweep(
     from mlflow.entities import Param
 
     settings = dict(_split(override) for override in overrides)
-    swept = [name for name, value in settings.items() if _has_choices(value)]
-    tags = provenance.provenance(device) | {"overrides": provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)}
+    swept = [_split(override)[0] for override in overrides if _has_choices(override)]
+    tags = provenance.provenance(device) | {
+        "overrides": provenance.cut(provenance.redact("\n".join(overrides)), provenance.TAG_LIMIT)
+    }
     try:
         store = open_store()
         number = experiment_id(store, experiment_name)
@@ -286,10 +287,21 @@ def _split(override: str) -> tuple[str, str]:
     return name.lstrip("+~"), value
 
 
-def _has_choices(value: str) -> bool:
-    """Return whether a typed value stands for several: `0.9,0.99` or `range(1,4)`, but not the list `[64,64]`."""
-    bare = re.sub(r"\[[^]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
-    return "," in bare or bare.startswith(("choice(", "range(", "interval(", "glob("))
+def _has_choices(override: str) -> bool:
+    """Return whether an override stands for several, as Hydra reads it: `0.9,0.99` or `range(1,4)`, not `[64,64]`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return bool(OverridesParser.create().parse_overrides([override])[0].is_sweep_override())
+    except HydraException:
+        return False
+
+
+def _rank(run: SweepRun) -> tuple[bool, float]:
+    """Return what runs are ranked by: NaN, and no result at all, come last."""
+    found = run.result is not None and not math.isnan(run.result)
+    return found, run.result if found and run.result is not None else 0.0
 
 
 def _last_line(text: str) -> str:

@@ -201,9 +201,77 @@ def test_resuming_goes_on_with_the_run(store_dir):
     assert again.metric_history("x") == [(10, 1.0), (20, 2.0)]
 
 
+def test_what_is_recorded_already_is_not_recorded_again(store_dir):
+    with Tracker.start(experiment_name="rl8") as first:
+        first.log_metrics({"x": 1.0, "y": 1.0}, 10)
+        first.log_metrics({"x": 2.0}, 20)
+    with Tracker.start(experiment_name="rl8", run_id=first.run_id) as again:
+        again.send_again([("x", 20, 2.0, 5), ("y", 15, 3.0, 5)])
+        again.log_metrics({"x": 2.0, "y": 2.0}, 20)
+        again.log_metrics({"x": 3.0}, 30)
+    assert again.metric_history("x") == [(10, 1.0), (20, 2.0), (30, 3.0)]
+    assert again.metric_history("y") == [(10, 1.0), (15, 3.0), (20, 2.0)]
+
+
+def test_what_is_queued_can_be_kept(store_dir):
+    tracker = Tracker(experiment_name="rl8")
+    tracker.log_metrics({"a b!": 1.0, "c": 2.0}, 3)
+    assert [entry[:3] for entry in tracker.unsent()] == [("a b_", 3, 1.0), ("c", 3, 2.0)]
+
+
+def test_a_run_that_the_store_does_not_know_begins_anew(store_dir):
+    messages = []
+    with Tracker.start(experiment_name="rl8", run_id="0123", notify=messages.append) as tracker:
+        assert tracker.run_id != "0123"
+    assert stored(tracker).data.tags["resumed.from"] == "0123"
+    assert messages == ["The MLflow store mlflow.db does not know the run 0123: a new one begins."]
+
+
+def test_jobs_that_resume_one_run_get_a_run_each(store_dir):
+    with Tracker.start(experiment_name="rl8") as first:
+        pass
+    with Tracker.start(experiment_name="rl8", run_id=first.run_id, parent_run_id="abc") as job:
+        assert job.run_id != first.run_id
+    assert stored(job).data.tags["resumed.from"] == first.run_id
+    with Tracker.start(experiment_name="rl8", run_id=job.run_id, parent_run_id="abc") as again:  # a requeued job
+        assert again.run_id == job.run_id
+
+
+def test_going_on_from_an_earlier_checkpoint_is_refused(store_dir):
+    with Tracker.start(experiment_name="rl8") as first:
+        first.set_tag("checkpoint.env_steps", "2000")
+    with Tracker.start(experiment_name="rl8", run_id=first.run_id, env_steps=2000):
+        pass
+    with pytest.raises(
+        ValueError, match=r"was saved at 2,000 env steps, and this checkpoint is of 1,000.*trainer.bran"
+    ):
+        Tracker.start(experiment_name="rl8", run_id=first.run_id, env_steps=1000)
+    assert stored(first).info.status == "FINISHED"
+
+
+SECRETS = ["postgresql://me:s3cret@host/db", "https://s3cret@host/x"]
+
+
+def test_no_secret_leaves_the_process(store_dir):
+    params = {"store": SECRETS[0], "wandb": {"api_key": "s3cret", "token": None}, "list": [SECRETS[1]]}
+    with Tracker.start(experiment_name="rl8", params=params, overrides=["+db.password=s3cret"]) as tracker:
+        tracker.set_tag("note", SECRETS[1])
+        tracker.finish("FAILED", f"OperationalError: can't reach {SECRETS[0]}, password='s3cret'")
+    run = stored(tracker)
+    kept = "\n".join(file.read_text() for file in Path(run.info.artifact_uri.removeprefix("file://")).iterdir())
+    assert run.data.params["wandb.token"] == "null"
+    assert run.data.params["store"] == "postgresql://me:***@host/db"
+    assert "s3cret" not in f"{run.data.params} {run.data.tags} {kept}"
+
+
+@pytest.mark.parametrize("uri", SECRETS)
+def test_addresses_are_shown_without_their_secrets(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracker = Tracker(experiment_name="x")
+    assert "s3cret" not in f"{tracker.where} {tracker.place} {tracker.url} {tracker.record}"
+
+
 def test_what_cannot_be_used_is_refused_at_the_start(store_dir, monkeypatch):
-    with pytest.raises(ValueError, match=r"run_id='0123' is no run of the MLflow store mlflow.db\. Accepted"):
-        Tracker.start(experiment_name="rl8", run_id="0123")
     with pytest.raises(ValueError, match=r"The MLflow store mlflow\.db refuses: .*name"):
         Tracker.start(experiment_name="")
     with (

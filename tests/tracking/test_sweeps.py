@@ -10,7 +10,7 @@ from rl8.tracking import run as tracking
 from rl8.tracking import sweeps
 from rl8.tracking.run import Tracker
 from rl8.tracking.store import open_store
-from rl8.tracking.sweeps import SweepSummary, finish_sweep, parent_from_environment, start_sweep
+from rl8.tracking.sweeps import SweepRun, SweepSummary, _has_choices, finish_sweep, parent_from_environment, start_sweep
 
 METRIC = "eval/returns/mean"
 
@@ -203,3 +203,28 @@ def test_values_that_stand_for_several(value, swept, store_dir):
     finish_sweep(run_id, METRIC)
     name = open_store().client.get_run(run_id).info.run_name
     assert name == ("sweep of x" if swept else "sweep of one job")
+
+
+def test_nan_ranks_last_and_is_never_the_best():
+    values = [3.0, math.nan, -math.inf, 5.0, None]
+    runs = tuple(SweepRun(str(i), f"run{i}", "FINISHED", 1.0, {}, value, {}, {}) for i, value in enumerate(values))
+    summary = SweepSummary("p", "m", runs)
+    assert summary.best.name == "run3"
+    assert [line.split()[-1] for line in summary.table().splitlines()[1:4]] == ["run3", "run0", "run2"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=1,2", True),
+        ("a=range(1,4)", True),
+        ("a=[64,64],[32]", True),
+        ("a=[[0,1],[2,3]]", False),
+        ("a={b: [1, 2]}", False),
+        ("a='x,y'", False),
+        ("a='it\\'s','b'", True),
+        ("a=shuffle(1,2)", True),
+    ],
+)
+def test_what_is_swept_is_what_hydra_says(override, expected):
+    assert _has_choices(override) == expected
