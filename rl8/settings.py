@@ -14,6 +14,9 @@ from rl8.kinds import convert_fields
 
 MAX_THREADS: Final = 1024  # OpenMP ends the process where the system has no more
 
+# What a run may go on from, one at most.
+ORIGINS: Final = ("resume", "branch", "init_from")
+
 
 @dataclass(frozen=True)
 class DeviceSettings:
@@ -70,8 +73,14 @@ class TrainerSettings:
         eval_deterministic: Whether an evaluation takes the distribution's mode rather than a sample.
         env_config: Settings for the training environment's resets, or None.
         eval_env_config: Settings for the evaluation environment's reset, or None.
-        steps_per_checkpoint: Iterations between checkpoints; None saves only at the end of the run.
-        resume: Checkpoint file to go on from, or None.
+        minutes_per_checkpoint: Minutes between checkpoints; None saves none by time.
+        steps_per_checkpoint: Iterations between checkpoints; None saves none by iterations. One is always saved at the
+            end of the run, and when SIGINT or SIGTERM ends it.
+        keep_checkpoints: How many of the last checkpoints are kept: `checkpoint.pt`, before it `checkpoint.1.pt`, ...
+        best_metric: Metric whose highest value so far is kept as `best.pt`, whenever it is measured; None keeps none.
+        resume: RUN to go on with, from its last checkpoint, as the same run: in its folder and its MLflow run.
+        branch: RUN or checkpoint from which a new run goes on, in a folder and an MLflow run of its own.
+        init_from: RUN whose policy's weights and normalisation a new run starts from; all else may be another.
         render: Whether a GIF of the final policy is made, for environments that can render.
         output_dir: Folder for the run's files; None takes `outputs/<date>/<time>`.
     """
@@ -87,8 +96,13 @@ class TrainerSettings:
     eval_deterministic: bool = True
     env_config: Any = None
     eval_env_config: Any = None
+    minutes_per_checkpoint: float | None = 5.0
     steps_per_checkpoint: int | None = None
+    keep_checkpoints: int = 3
+    best_metric: str | None = "eval/returns/mean"
     resume: str | None = None
+    branch: str | None = None
+    init_from: str | None = None
     render: bool = True
     output_dir: str | None = None
 
@@ -105,6 +119,15 @@ class TrainerSettings:
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
         for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):
             check_range(f"trainer.{name}", getattr(self, name), 1, integer=True, optional=True)
+        check_range("trainer.keep_checkpoints", self.keep_checkpoints, 1, integer=True)
+        check_range("trainer.minutes_per_checkpoint", self.minutes_per_checkpoint, 0.0, low_open=True, optional=True)
+        origins = [f"trainer.{name}={getattr(self, name)}" for name in ORIGINS if getattr(self, name) is not None]
+        if len(origins) > 1:
+            raise ValueError(
+                f"{' and '.join(origins)} exclude one another. Accepted: trainer.resume to go on with a run, "
+                "trainer.branch for a new run from its checkpoint, or trainer.init_from for a new run from its policy. "
+                f"Try {origins[0]} alone."
+            )
         for name in ("env_config", "eval_env_config"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, dict):

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
-import signal
-import threading
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from rl8 import data
-from rl8.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from rl8 import data, runs
+from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
 from rl8.checks import check_range, is_mistake, unknown
 from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
+from rl8.files import RunFiles
+from rl8.guest import stop_signals
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.metrics import UPDATE_METRICS
@@ -32,10 +34,12 @@ from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import first_nonfinite
 from rl8.rollout.rollout import Rollout
 from rl8.settings import TrainerSettings
-from rl8.tracking.run import Tracker
+from rl8.tracking.provenance import as_yaml
+from rl8.tracking.run import SAVED_AT, Tracker
+from rl8.tracking.store import first_line
 from rl8.tracking.thinning import Recorder, thinned_out
 from rl8.view import movies, plots
-from rl8.view.progress import View, make_view
+from rl8.view.progress import NoView, View, make_view
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,7 +64,12 @@ METRICS = (
     data.ITERATIONS,
     data.MEMORY_MB,
 )
+# Points of a resumed run's curve that come from before.
+MAX_CURVE: Final = 2_000
+CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
 EVAL_METRICS = (*(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in SPREAD), data.EVAL_MS)
+
+_logger = logging.getLogger(__name__)
 
 
 @spelled_out(TrainerOptions, Algorithm, Hyperparameters, TrainerSettings)
@@ -79,7 +88,8 @@ class Trainer:
         algorithm: PPO and its policy.
         settings: What a run does besides.
         history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped.
-        output_dir: Folder of the run's files.
+        source: The composed config as text, to be kept with the run; by default what is recorded, as YAML.
+        warnings: What failed besides training in the last `run`, a sentence each.
         stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
 
     Raises:
@@ -119,15 +129,26 @@ class Trainer:
             check_keys(Or(self.stop_conditions), metric_names(self.algorithm.env), evaluates=True)
         self._check_env_config()
         self.overrides = tuple(overrides)
-        self.config = dict(config) if config is not None else self._describe()
+        self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
+        self.source: str | None = None
         self.history: list[dict[str, float]] = []
-        self.output_dir = Path(self.settings.output_dir or time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+        self.warnings: list[str] = []
         self.stopped_by: str | None = None
+        self._notes: list[str] = []
+        self._view: View = NoView("")
+        check_savable(self.algorithm)
         self._evaluator: Evaluator | None = None
-        self._resumed: dict[str, Any] = {}
-        self._extra: dict[str, Any] = {}
-        if self.settings.resume is not None:
-            self._resumed = load_checkpoint(self.settings.resume, self.algorithm)
+        self._origin: str | None = None
+        self._resumed, own = self._begin_from()
+        self.files = RunFiles(self.settings, self.algorithm, own)
+        self.files.best = self._resumed.extra.get("best") if self._resumed else None
+        self._curve: list[dict[str, float]] = list(self._resumed.extra.get("curve", [])) if self._resumed else []
+        self._extra: dict[str, Any] = dict(self._resumed.extra) if self._resumed else {}
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder of the run's files; one that was not asked for is made when this is first looked at."""
+        return self.files.folder
 
     # ---------------------------------------------------------------------------------------------------- parts
 
@@ -177,12 +198,13 @@ class Trainer:
             `eval/returns/mean` and so on.
         """
         begin = time.perf_counter()
-        metrics = to_host(
-            self._evaluation().run(
-                config=env_config if env_config is not None else self.settings.eval_env_config,
-                deterministic=self.settings.eval_deterministic if deterministic is None else deterministic,
+        with self.algorithm.execution.applied():
+            metrics = to_host(
+                self._evaluation().run(
+                    config=env_config if env_config is not None else self.settings.eval_env_config,
+                    deterministic=self.settings.eval_deterministic if deterministic is None else deterministic,
+                )
             )
-        )
         values = {f"eval/{name}": value for name, value in metrics.items()}
         values[data.EVAL_MS] = (time.perf_counter() - begin) * 1e3
         return values
@@ -230,83 +252,168 @@ class Trainer:
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
         check_keys(stop, metric_names(self.algorithm.env), evaluates=steps_per_eval is not None)
-        resumed, self._resumed = self._resumed, {}
-        same_stop = _go_on(stop, resumed.get("stop"))
-        tracker = self._start_tracker(stop, resumed.get("run_id"))
-        log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
-        view = self._start_view(tracker, stop)
-        if self.settings.resume is not None and not self.history and self.algorithm.env.opaque:
+        evaluation = self._evaluation()
+        if eval_env_config is not None and not self.algorithm.env.shared:
+            evaluation.check(eval_env_config)
+        self.warnings = []
+        resumed, self._resumed = self._resumed, None
+        metrics, met, note = _go_on(stop, resumed)
+        self._notes += [note] if note else []
+        if resumed is not None and self.algorithm.env.opaque:
             name = type(self.algorithm.env).__name__
-            view.message(f"Not an exact resume: the state of {name} can't be saved, so its episodes begin anew.")
-        if not same_stop:
-            view.message("The stop condition is another than the checkpoint's, so it counts from here on.")
-        metrics: dict[str, float] = {}
+            self._notes.append(f"Not an exact resume: the state of {name} can't be saved, so its episodes begin anew.")
+        self.files.open(self.source or as_yaml(self.config))
         try:
-            with _stop_signals() as signals:
+            tracker = self._start_tracker(stop, resumed)
+        except BaseException:
+            self.files.abandon()
+            self._resumed = resumed
+            raise
+        log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
+        try:
+            view = self._view = self._start_view(tracker, stop)
+            with stop_signals() as signals, self.algorithm.execution.applied():
                 evaluated = False
-                while not signals:
-                    metrics = self.step(env_config)
+                while not (signals or met):
+                    metrics = self._train_step(env_config)
                     evaluated = steps_per_eval is not None and self.algorithm.iterations % steps_per_eval == 0
                     if evaluated:
-                        metrics |= self.eval(eval_env_config)
+                        with self._saved_if_it_fails():
+                            metrics |= self.eval(eval_env_config)
+                    seen = stop.state_dict()
                     met = stop(metrics)
-                    self._extra = {"stop": stop.state_dict(), "run_id": tracker.run_id if tracker else None}
+                    self._note(seen, metrics, tracker)
                     log.add(metrics, self.algorithm.env_steps, always=evaluated)
                     view.update(metrics, stop.progress(metrics))
-                    self._checkpoint()
-                    if met:
-                        break
+                    self._checkpoint(metrics, tracker)
                 self.stopped_by = signals[0] if signals else None
                 log.flush()
+                files = [self.files.save(self._whole(tracker)), self.files.save_policy()]
                 if not evaluated and metrics:
-                    final = self.eval(eval_env_config)
-                    metrics |= final
-                    log.add(final, self.algorithm.env_steps, always=True)
-                    view.update(final, stop.progress(metrics))
+                    with self._optional("The final evaluation"):
+                        final = self.eval(eval_env_config)
+                        metrics |= final
+                        if self.history:
+                            self.history[-1] |= final
+                        log.add(final, self.algorithm.env_steps, always=True)
+                        view.update(final, stop.progress(metrics))
                 reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.reached()
-                self._finish(metrics, tracker, view, reason, eval_env_config)
+                self._finish(metrics, files, tracker, reason, eval_env_config)
         except BaseException as error:
-            view.close()
+            self._view.close()
             log.flush()
             if tracker is not None:
-                tracker.finish("FAILED", error="".join(traceback.format_exception(error)))
+                killed = not isinstance(error, Exception)  # a second Ctrl-C, sys.exit
+                tracker.finish("KILLED" if killed else "FAILED", "".join(traceback.format_exception(error)))
             raise
+        finally:
+            self._view = NoView("")
         return metrics
 
-    def _checkpoint(self) -> None:
-        every = self.settings.steps_per_checkpoint
-        if every is not None and self.algorithm.iterations % every == 0:
-            self.save(self.output_dir / "checkpoint.pt")
+    def _train_step(self, env_config: dict[str, Any] | None) -> dict[str, float]:
+        """Do one iteration; if that fails and the weights are sound, leave the policy as it is now."""
+        try:
+            return self.step(env_config)
+        except BaseException:
+            if all(bool(weight.isfinite().all()) for weight in self.algorithm.parameters):  # host sync: it is over
+                with suppress(Exception):
+                    self.files.save_policy()
+            raise
+
+    @contextmanager
+    def _saved_if_it_fails(self) -> Iterator[None]:
+        """Save what was trained if the block raises."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):
+                self.files.save(self._extra)
+                self.files.save_policy()
+            raise
+
+    @contextmanager
+    def _optional(self, what: str, after: str = "What was trained is saved.") -> Iterator[None]:
+        """Let a failure of the block be a warning, which also says what becomes of the run."""
+        try:
+            yield
+        except Exception as error:
+            _logger.info("".join(traceback.format_exception(error)))
+            self._warn(f"{what} failed: {type(error).__name__}: {first_line(error).rstrip('.')}. {after}")
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self._view.message(text)
+
+    def _note(self, stop: Mapping[str, Any], metrics: Mapping[str, float], tracker: Tracker | None) -> None:
+        """Note what a checkpoint of this moment says besides the algorithm's state.
+
+        Args:
+            stop: State of the stop condition before it saw `metrics`: a run that goes on asks it again.
+            metrics: Of the last iteration.
+            tracker: Where the run is recorded.
+        """
+        self._extra = {
+            "stop": dict(stop),
+            "metrics": dict(metrics),
+            "run_id": tracker.run_id if tracker else None,
+            "best": self.files.best,
+            "env_config": repr(self.settings.env_config),
+        }
+
+    def _checkpoint(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
+        """Write what is due: the best checkpoint, the latest one. A full disk does not end the run: room may come."""
+        best, due = self.files.is_best(metrics), self.files.due()
+        if not (best or due):
+            return
+        self._extra |= {"best": self.files.best}
+        extra = self._whole(tracker)
+        with self._optional("A checkpoint", "Training goes on; the next one is tried at its time."):
+            if best:
+                self.files.save_best(extra)
+            if due:
+                self.files.save(extra)
+                if tracker is not None:
+                    tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
+
+    def _whole(self, tracker: Tracker | None) -> dict[str, Any]:
+        """Return what `_note` noted, with the curve so far and what MLflow has not got yet."""
+        unsent = tracker.unsent() if tracker is not None else []
+        return {**self._extra, "curve": self._points(), "unsent": unsent}
+
+    def _points(self) -> list[dict[str, float]]:
+        """Return the run's curve so far, thinned out, so that a resumed run draws all of it."""
+        points = [{name: m[name] for name in CURVE if name in m} for m in [*self._curve, *self.history]]
+        while len(points) > MAX_CURVE:
+            points = thinned_out(points)
+        return points
 
     def _finish(
         self,
         metrics: Mapping[str, float],
+        files: list[Path],
         tracker: Tracker | None,
-        view: View,
         reason: str,
         eval_env_config: dict[str, Any] | None,
     ) -> None:
-        """Save policy, checkpoint, curve and film; close the run."""
+        """Draw curve and film, and close the run."""
         folder = self.output_dir
-        files = [
-            save_policy(folder / "policy.pt", self.algorithm),
-            self.save(folder / "checkpoint.pt"),
-        ]
-        hparams = self.algorithm.hparams
-        curve = plots.learning_curve(
-            self.history,
-            folder / "learning_curve.png",
-            title=self._title(),
-            ylabel=f"return per {hparams.horizon} steps"
-            + (f" (evaluation: {self.settings.eval_horizon})" if self.settings.eval_horizon else ""),
-        )
-        files += [curve] if curve else []
-        files += self._film(folder, eval_env_config)
+        if (folder / runs.BEST).exists():
+            files.append(folder / runs.BEST)
+        with self._optional("The learning curve"):
+            curve = self._draw(folder)
+            files += [curve] if curve else []
+        with self._optional("The film"):
+            files += self._film(folder, eval_env_config)
         if tracker is not None:
             for file in files:
-                tracker.log_artifact(file)
+                with self._optional(f"Storing {file.name} with the run"):
+                    tracker.log_artifact(file)
             tracker.set_tag("stop_reason", reason)
-            tracker.finish()
+            if self.warnings:
+                tracker.set_tag("warnings", "\n".join(self.warnings))
+            tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
+            tracker.finish("KILLED" if self.stopped_by else "FINISHED")
+            self.files.record(tracker.record)
         summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
         if data.EVAL_RETURNS_MEAN in metrics:
             horizon = self._evaluation().rollout.horizon
@@ -314,17 +421,24 @@ class Trainer:
         summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
         if tracker is not None:
             summary["recorded in"] = tracker.where
-        view.finish(summary)
+        self._view.finish(summary)
+
+    def _draw(self, folder: Path) -> Path | None:
+        hparams = self.algorithm.hparams
+        return plots.learning_curve(
+            [*self._curve, *self.history],
+            folder / "learning_curve.png",
+            title=self._title(),
+            ylabel=f"return per {hparams.horizon} steps"
+            + (f" (evaluation: {self.settings.eval_horizon})" if self.settings.eval_horizon else ""),
+        )
 
     def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
         """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
         if not self.settings.render or not self.algorithm.env.has_pictures:
             return []
         config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
-        evaluator = self._make_evaluator(num_envs=1)
-        frames = evaluator.film(config=config, deterministic=self.settings.eval_deterministic)
-        if evaluator.env is not self.algorithm.env:
-            evaluator.env.close()
+        frames = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
         return [movies.gif(frames, folder / "policy.gif"), movies.film_strip(frames, folder / "policy.png")]
 
     # --------------------------------------------------------------------------------------------------- set-up
@@ -350,9 +464,74 @@ class Trainer:
                 raise
             raise ValueError(f"trainer.env_config={config} is refused: {error}") from error
 
+    def _begin_from(self) -> tuple[Saved | None, Path | None]:
+        """Take what the settings say the run begins from; return a checkpoint's content, and the folder it goes on in.
+
+        Raises:
+            ValueError: If there is no such run, or it does not fit.
+        """
+        settings = self.settings
+        if settings.init_from is not None:
+            found = runs.find(settings.init_from, "policy", key="trainer.init_from")
+            start_from(found.file, self.algorithm)
+            self._origin = str(found.file)
+            return None, None
+        name = "branch" if settings.branch is not None else "resume"
+        run = getattr(settings, name)
+        if run is None:
+            return None, None
+        key = f"trainer.{name}"
+        found = runs.find(run, "checkpoint", key=key)
+        if name == "resume":
+            _check_last(found)
+        saved = read_checkpoint(found.file, key=key)
+        restore(saved, self.algorithm, key=key)
+        self._notes += [f"{reason} Going on from {saved.file.name}." for reason in saved.skipped]
+        self._configure_anew(saved)
+        self._origin = str(found.file)
+        return saved, runs.own_folder(settings.resume)
+
+    def _configure_anew(self, saved: Saved) -> None:
+        """Let settings of resets that were changed act now, where they are constants that the environment declares."""
+        config, env = self.settings.env_config, self.algorithm.env
+        if repr(config) != saved.extra.get("env_config", repr(config)) and config:
+            if set(config) <= set(env.parameters):
+                env.configure(copy.deepcopy(config))
+            elif (self.algorithm.hparams.horizons_per_env_reset or 0) < 0:
+                self._notes.append(
+                    "trainer.env_config has changed, and acts at the next reset only, which never comes."
+                )
+
+    def _check_evaluation(self) -> Evaluator:
+        """Return the evaluation, its environment built and reset once: what it refuses is known before training.
+
+        Raises:
+            ValueError: If the environment refuses it, in terms of the settings.
+        """
+        settings, hparams = self.settings, self.algorithm.hparams
+        errors: list[ValueError] = []
+        for num_envs in dict.fromkeys((settings.eval_num_envs, hparams.num_envs)):
+            try:
+                evaluator = self._make_evaluator(num_envs)
+                if not self.algorithm.env.shared:
+                    evaluator.check(settings.eval_env_config)
+            except ValueError as error:
+                errors.append(error)
+                continue
+            if errors:
+                self._notes.append(
+                    f"Evaluation takes place in {num_envs} environments, as many as training, rather than "
+                    f"{settings.eval_num_envs}: {first_line(errors[0])}"
+                )
+            return evaluator
+        text = re.sub(r"\bhorizon=", "trainer.eval_horizon=", str(errors[0]))
+        text = re.sub(r"\bnum_envs=", "trainer.eval_num_envs=", re.sub(r"\benv_config\b", "eval_env_config", text))
+        given = f" It was given trainer.eval_env_config={settings.eval_env_config}." if settings.eval_env_config else ""
+        raise ValueError(f"The evaluation's environment is refused: {text}{given}") from errors[0]
+
     def _evaluation(self) -> Evaluator:
         if self._evaluator is None:
-            self._evaluator = self._make_evaluator(self.settings.eval_num_envs)
+            self._evaluator = self._check_evaluation()
         return self._evaluator
 
     def _make_evaluator(self, num_envs: int) -> Evaluator:
@@ -366,19 +545,28 @@ class Trainer:
             seqs_per_state_reset=hparams.seqs_per_state_reset,
         )
 
-    def _start_tracker(self, stop: Condition, run_id: str | None) -> Tracker | None:
+    def _start_tracker(self, stop: Condition, resumed: Saved | None) -> Tracker | None:
         if not self.settings.track:
             return None
-        return Tracker.start(
-            experiment_name=self.settings.experiment_name,
-            run_name=self.settings.run_name,
+        settings, tags = self.settings, {"stop": stop.describe(), "folder": str(self.output_dir.absolute())}
+        if self._origin is not None and settings.resume is None:
+            tags["branched.from" if settings.branch is not None else "initialized.from"] = self._origin
+        goes_on = resumed is not None and settings.resume is not None
+        tracker = Tracker.start(
+            experiment_name=settings.experiment_name,
+            run_name=settings.run_name,
             params=self.config,
-            tags={"stop": stop.describe()},
+            tags=tags,
             overrides=self.overrides,
             device=str(self.algorithm.device),
-            run_id=run_id,
+            run_id=resumed.extra.get("run_id") if goes_on and resumed else None,
+            env_steps=self.algorithm.env_steps if goes_on and resumed and not resumed.skipped else None,
             folder=self.output_dir,
         )
+        self.files.record(tracker.record)
+        if goes_on and resumed:
+            tracker.send_again(resumed.extra.get("unsent", []))
+        return tracker
 
     def _start_view(self, tracker: Tracker | None, stop: Condition) -> View:
         algorithm = self.algorithm
@@ -393,6 +581,8 @@ class Trainer:
             "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
             "until": stop.describe(),
         }
+        if self._origin is not None:
+            info["begins from"] = f"{self._origin}, {algorithm.env_steps:,} env steps"
         view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))
         if algorithm.env.has_ends and (hparams.horizons_per_env_reset or 1) > 0:
             every = (hparams.horizons_per_env_reset or 1) * hparams.horizon
@@ -400,6 +590,9 @@ class Trainer:
                 f"Episodes end by themselves, but a reset every {every} steps cuts them off. "
                 "algo.horizons_per_env_reset=-1 lets them go on."
             )
+        for note in self._notes:
+            view.message(note)
+        self._notes = []
         return view
 
     def _title(self) -> str:
@@ -466,43 +659,39 @@ def check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> Non
             )
 
 
-def _go_on(stop: Condition, state: Mapping[str, Any] | None) -> bool:
-    """Let a condition go on from a checkpoint's state, or start anew; return whether it fits the checkpoint."""
+def _go_on(stop: Condition, resumed: Saved | None) -> tuple[dict[str, float], bool, str]:
+    """Let a condition go on from a checkpoint, or start anew.
+
+    Returns:
+        The last iteration's metrics, empty if there was none; whether the condition is met already; what to say.
+    """
     stop.reset()
-    if state is None:
-        return True
+    if resumed is None:
+        return {}, False, ""
+    metrics = {str(name): float(value) for name, value in resumed.extra.get("metrics", {}).items()}
+    state = resumed.extra.get("stop")
     try:
-        stop.load_state_dict(state)
+        if state is not None:
+            stop.load_state_dict(state)
     except ValueError:  # resumed with another condition, to train on
         stop.reset()
-        return False
-    return True
+        note = "The stop condition is another than the checkpoint's, so it counts from here on."
+        return metrics, bool(metrics) and bool(copy.deepcopy(stop)(metrics)), note
+    return metrics, bool(metrics) and bool(stop(metrics)), ""
 
 
-@contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Yield a list that SIGINT and SIGTERM append their names to; a second one ends the process as usual.
+def _check_last(found: runs.Found) -> None:
+    """Refuse to go on from a run's earlier checkpoint: what came after it would be lost.
 
-    Outside the main thread, where handlers can't be set, the list stays empty.
+    Raises:
+        ValueError: If it is one.
     """
-    received: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number).name)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    earlier = re.fullmatch(r"checkpoint\.\d+\.pt|best\.pt", found.file.name) is not None
+    if earlier and (found.folder / runs.CHECKPOINT).is_file():
+        raise ValueError(
+            f"trainer.resume={found.file} is not its run's last checkpoint, and going on from it would replace what "
+            f"came after. Try trainer.resume={found.folder}, or trainer.branch={found.file} for a new run from it."
+        )
 
 
 def _dotted(cls: type) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from comparing import assert_same, weights
 from envs import Endless, Episodes, GoesBad, Steering
 from PIL import Image
 
-from rl8 import Algorithm, RecurrentTrainer, Trainer, data
-from rl8.checkpoint import load_checkpoint, load_policy
+from rl8 import Algorithm, DeviceSettings, RecurrentTrainer, Trainer, data
+from rl8.checkpoint import load_checkpoint, load_policy, read_checkpoint
 from rl8.conditions import EnvSteps, HitsLowerBound, HitsUpperBound, Plateaus
 from rl8.env import DiscreteDummyEnv
+from rl8.models import MLPModel
+from rl8.tracking.run import Tracker
 from rl8.tracking.store import open_store
-from rl8.trainer import EVAL_METRICS, METRICS, _stop_signals
+from rl8.trainer import EVAL_METRICS, METRICS
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}, "eval_num_envs": 4}
 QUIET = {**SMALL, "track": False, "view": "none", "render": False}
@@ -64,7 +67,7 @@ def comparable(history):
             Endless,
             {"resume": "nowhere.pt"},
             ValueError,
-            "There is no checkpoint at nowhere.pt. Try trainer.resume=null",
+            "^trainer.resume=nowhere.pt is no run. Accepted: a run's folder, its policy.pt",
         ),
         (
             Algorithm(Endless, num_envs=2, horizon=2),
@@ -150,7 +153,10 @@ def test_settings_of_a_run_and_of_a_step():
         eval_env_config={"noise": 7.0},
         steps_per_eval=1,
     )
-    assert seen == {"train": [2.0, 4.0, 2.0, 2.0, 2.0, 6.0, 6.0], "eval": [3.0, 5.0, 3.0, 7.0, 7.0]}
+    assert seen == {
+        "train": [2.0, 4.0, 2.0, 2.0, 2.0, 6.0, 6.0],
+        "eval": [3.0, 5.0, 3.0, 7.0, 7.0, 7.0],
+    }  # tried once before the run
 
 
 # ------------------------------------------------------------------------------------------------------------- runs
@@ -256,7 +262,15 @@ def test_files_of_a_run(trainer_cls):
     trainer = trainer_cls(DiscreteDummyEnv, output_dir="here", steps_per_checkpoint=1, **options)
     trainer.run(stop_conditions=[EnvSteps(2 * BATCH)])
     files = {file.name: file for file in Path("here").iterdir()}
-    assert sorted(files) == ["checkpoint.pt", "learning_curve.png", "policy.gif", "policy.png", "policy.pt"]
+    assert sorted(files) == [
+        "checkpoint.1.pt",
+        "checkpoint.pt",
+        "config.yaml",
+        "learning_curve.png",
+        "policy.gif",
+        "policy.png",
+        "policy.pt",
+    ]
     for name in ("learning_curve.png", "policy.gif", "policy.png"):
         with Image.open(files[name]) as image:
             image.verify()
@@ -269,9 +283,174 @@ def test_files_of_a_run(trainer_cls):
 def test_checkpoints_are_written_every_k_iterations(monkeypatch):
     trainer = Trainer(Endless, steps_per_checkpoint=2, **QUIET)
     saved = []
-    monkeypatch.setattr(Trainer, "save", lambda self, path: saved.append(self.algorithm.iterations) or Path(path))
+    monkeypatch.setattr(
+        "rl8.files.save_checkpoint", lambda path, algorithm, *rest, **more: saved.append(algorithm.iterations)
+    )
     trainer.run(stop_conditions=[EnvSteps(5 * BATCH)])
     assert saved == [2, 4, 5]
+
+
+def test_a_run_saves_what_it_has_by_the_clock(monkeypatch):
+    now = [0.0]
+    trainer = Trainer(Endless, minutes_per_checkpoint=5, keep_checkpoints=2, **QUIET)
+    trainer.files._clock = lambda: now[0]
+    trainer.files._saved = 0.0
+    seen = []
+
+    def tick(metrics):
+        seen.append((trainer.output_dir / "checkpoint.pt").exists())
+        now[0] += 100
+        return metrics[data.ITERATIONS] == 5
+
+    trainer.run(stop_conditions=[tick])
+    assert seen == [False, False, False, True, True]  # at 300 s, after the third iteration
+    names = sorted(file.name for file in trainer.output_dir.glob("*.pt"))
+    assert names == ["checkpoint.1.pt", "checkpoint.pt", "policy.pt"]
+
+
+def test_the_best_checkpoint_by_evaluation_is_kept(monkeypatch):
+    values = iter([1.0, 3.0, float("nan"), 2.0])
+    trainer = Trainer(Endless, steps_per_eval=1, output_dir="here", **QUIET)
+    evaluate = trainer.eval
+    monkeypatch.setattr(trainer, "eval", lambda config: {**evaluate(config), "eval/returns/mean": next(values)})
+    trainer.run(stop_conditions=[EnvSteps(4 * BATCH)])
+    assert read_checkpoint("here/best.pt").algorithm["counters"]["iterations"] == 2
+    assert read_checkpoint("here/checkpoint.pt").extra["best"] == 3.0
+    with pytest.raises(
+        ValueError, match=r"^trainer.resume=here/best.pt is not its run's last.*Try trainer.resume=here, "
+    ):
+        Trainer(Endless, resume="here/best.pt", **QUIET)
+    assert Trainer(Endless, branch="here/best.pt", **QUIET).algorithm.iterations == 2
+
+
+# ------------------------------------------------------------------------------------------------- what else may fail
+
+
+class Undrawable(DiscreteDummyEnv):
+    def render(self, index=0):
+        raise RuntimeError("could not open display\nmore")
+
+
+@pytest.mark.usefixtures("store_dir")
+def test_what_is_optional_never_fails_a_run(workdir, monkeypatch):
+    monkeypatch.setattr("rl8.view.plots.learning_curve", lambda *a, **k: (_ for _ in ()).throw(OSError("no fonts")))
+    monkeypatch.setattr(Tracker, "log_artifact", lambda *a: (_ for _ in ()).throw(OSError("no space")))
+    trainer = Trainer(Undrawable, output_dir="here", **{**QUIET, "track": True, "render": True})
+    trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert trainer.warnings == [
+        "The learning curve failed: OSError: no fonts. What was trained is saved.",
+        "The film failed: RuntimeError: could not open display. What was trained is saved.",
+        "Storing checkpoint.pt with the run failed: OSError: no space. What was trained is saved.",
+        "Storing policy.pt with the run failed: OSError: no space. What was trained is saved.",
+    ]
+    _, (run,) = runs_of(workdir)
+    assert run.info.status == "FINISHED"
+    assert "could not open display" in run.data.tags["warnings"]
+    assert load_policy("here/policy.pt").recurrent is False
+
+
+def test_a_final_evaluation_that_fails_costs_nothing(monkeypatch):
+    trainer = Trainer(Endless, output_dir="here", **QUIET)
+    monkeypatch.setattr(trainer, "eval", lambda config: (_ for _ in ()).throw(RuntimeError("no luck")))
+    metrics = trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert metrics[data.ENV_STEPS] == BATCH
+    assert trainer.warnings == ["The final evaluation failed: RuntimeError: no luck. What was trained is saved."]
+    assert load_policy("here/policy.pt").recurrent is False
+
+
+def test_an_evaluation_that_fails_midway_ends_the_run_with_everything_saved(monkeypatch):
+    trainer = Trainer(Endless, output_dir="here", steps_per_eval=2, **QUIET)
+    monkeypatch.setattr(trainer, "eval", lambda config: (_ for _ in ()).throw(RuntimeError("no luck")))
+    with pytest.raises(RuntimeError, match="no luck"):
+        trainer.run(stop_conditions=[EnvSteps(5 * BATCH)])
+    assert load_policy("here/policy.pt").recurrent is False
+    assert Trainer(Endless, resume="here", **QUIET).algorithm.iterations == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_a_policy_is_not(monkeypatch):
+    trainer = Trainer(Endless, output_dir="here", steps_per_checkpoint=1, **QUIET)
+    monkeypatch.setattr(torch, "save", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"here/checkpoint.pt can't be written: No space left on device"):
+        trainer.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    assert len(trainer.warnings) == 2
+    assert trainer.warnings[0].endswith("is whole. Training goes on; the next one is tried at its time.")
+
+
+class Short(Endless):
+    max_horizon = 8
+
+
+def test_what_the_evaluation_refuses_is_known_before_training(workdir):
+    with pytest.raises(ValueError, match=r"^The evaluation's environment is refused: trainer.eval_horizon=16 is out"):
+        Trainer(Short, **{**QUIET, "eval_horizon": 16}).run()
+    with pytest.raises(ValueError, match=r"is refused: eval_env_config.noise has shape \(3,\).*\(4,\)"):
+        Trainer(Endless, **{**QUIET, "eval_env_config": {"noise": [1.0, 2.0, 3.0]}}).run()
+    assert list(workdir.iterdir()) == []
+
+
+def test_constants_per_environment_are_evaluated_in_as_many_environments(capsys):
+    options = {**QUIET, "view": "plain", "eval_num_envs": 5}
+    trainer = Trainer(partial(Endless, noise=[1.0] * 8), **options)
+    metrics = trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert trainer._evaluation().rollout.num_envs == 8
+    assert "eval/returns/mean" in metrics
+    assert "takes place in 8 environments, as many as training, rather than 5" in capsys.readouterr().out
+
+
+def test_dictionaries_are_handed_to_environments_as_copies():
+    class Greedy(Endless):
+        def reset(self, *, config=None):
+            if config:
+                config.pop("noise").clear()
+            return super().reset()
+
+    config = {"noise": {"low": 1.0, "high": 2.0}}
+    trainer = Trainer(Greedy, env_config=config, eval_env_config=config, **QUIET)
+    trainer.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    assert config == {"noise": {"low": 1.0, "high": 2.0}}
+
+
+def test_what_no_file_can_hold_is_refused_when_the_trainer_is_built():
+    class Own(MLPModel):
+        def __init__(self, *specs, hook=None, **config):
+            super().__init__(*specs, **config)
+
+    with pytest.raises(TypeError, match=r"^model_config.hook=<function .* can't be saved: no import gives it back"):
+        Trainer(Endless, model_cls=Own, **{**QUIET, "model_config": {"hook": lambda: None, "hiddens": [4]}})
+
+
+# ----------------------------------------------------------------------------------------------------------- folders
+
+
+def test_trainers_of_one_second_have_folders_of_their_own(monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "outputs/2026-01-01/12-00-00")
+    trainers = [Trainer(Endless, **QUIET) for _ in range(3)]
+    for trainer in trainers:
+        trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert [trainer.output_dir.name for trainer in trainers] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
+
+
+def test_a_folder_that_holds_a_run_is_refused(workdir):
+    both = [Trainer(Endless, output_dir="here", **QUIET) for _ in range(2)]
+    both[0].run(stop_conditions=[EnvSteps(BATCH)])
+    message = (
+        r"^trainer.output_dir=here holds a run already \(config.yaml.*Try trainer.output_dir=here-2, or trainer.res"
+    )
+    with pytest.raises(ValueError, match=message):
+        both[1].run(stop_conditions=[EnvSteps(BATCH)])
+    with pytest.raises(ValueError, match=message):
+        Trainer(Endless, output_dir="here", **QUIET)
+    both[0].run(stop_conditions=[EnvSteps(2 * BATCH)])  # its own
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(workdir):
+    (workdir / "outputs").write_text("a file")
+    with pytest.raises(
+        ValueError, match=r"^The folder outputs/.* for the run's files can't be made: .*Start in another"
+    ):
+        Trainer(Endless, **QUIET).run(stop_conditions=[EnvSteps(BATCH)])
+    with pytest.raises(ValueError, match=r"^trainer.output_dir=outputs/x can't be written: Not a directory. Accepted"):
+        Trainer(Endless, output_dir="outputs/x", **QUIET).run(stop_conditions=[EnvSteps(BATCH)])
 
 
 def test_files_go_to_a_folder_of_the_day_by_default():
@@ -324,6 +503,105 @@ def test_a_resumed_run_counts_on_where_its_stop_condition_stood(capsys):
     assert "The stop condition is another than the checkpoint's, so it counts from here on" in capsys.readouterr().out
 
 
+def test_a_run_whose_condition_is_met_only_finishes_what_is_missing(monkeypatch):
+    first = Trainer(Endless, output_dir="first", steps_per_checkpoint=1, **QUIET)
+    monkeypatch.setattr(first, "eval", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))  # killed
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    for condition in (EnvSteps(2 * BATCH), EnvSteps(BATCH)):
+        second = Trainer(Endless, resume="first", **QUIET)
+        metrics = second.run(stop_conditions=[condition])
+        assert second.algorithm.iterations == 2
+        assert metrics[data.ENV_STEPS] == 2 * BATCH
+        assert "eval/returns/mean" in metrics
+        assert second.output_dir == Path("first")
+        assert (second.output_dir / "learning_curve.png").is_file()
+    third = Trainer(Endless, resume="first", **QUIET)
+    third.run(stop_conditions=[EnvSteps(3 * BATCH)])
+    assert third.algorithm.iterations == 3
+
+
+def test_a_resumed_run_draws_all_of_its_curve(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("rl8.view.plots.learning_curve", lambda history, *a, **k: drawn.append(history))
+    monkeypatch.setattr("rl8.trainer.MAX_CURVE", 4)
+    Trainer(Endless, output_dir="first", **QUIET).run(stop_conditions=[EnvSteps(4 * BATCH)])
+    Trainer(Endless, resume="first", **QUIET).run(stop_conditions=[EnvSteps(6 * BATCH)])
+    Trainer(Endless, resume="first", **QUIET).run(stop_conditions=[EnvSteps(7 * BATCH)])
+    assert [[m[data.ITERATIONS] for m in history] for history in drawn] == [
+        [1, 2, 3, 4],
+        [1, 2, 3, 4, 5, 6],
+        [1, 3, 5, 7],
+    ]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(capsys):
+    Trainer(Endless, output_dir="first", steps_per_checkpoint=1, **QUIET).run(stop_conditions=[EnvSteps(3 * BATCH)])
+    file = Path("first/checkpoint.pt")
+    file.write_bytes(file.read_bytes()[:5000])
+    second = Trainer(Endless, resume="first", **{**QUIET, "view": "plain"})
+    assert second.algorithm.iterations == 2
+    second.run(stop_conditions=[EnvSteps(3 * BATCH)])
+    assert "it is damaged or of another kind. Going on from checkpoint.1.pt." in capsys.readouterr().out
+    assert Trainer(Endless, resume="first", **QUIET).algorithm.iterations == 3
+
+
+def test_settings_of_resets_that_changed_act_at_once():
+    options = {**QUIET, "horizons_per_env_reset": -1}
+    Trainer(Endless, output_dir="a", env_config={"noise": 2.0}, **options).run(stop_conditions=[EnvSteps(BATCH)])
+    assert Trainer(Endless, resume="a", env_config={"noise": 2.0}, **options).algorithm.env.noise == 2.0
+    assert Trainer(Endless, resume="a", env_config={"noise": 3.0}, **options).algorithm.env.noise == 3.0
+
+
+def test_a_run_begins_from_one_thing():
+    with pytest.raises(ValueError, match=r"trainer.resume=a and trainer.init_from=b exclude one another. Accepted: tr"):
+        Trainer(Endless, resume="a", init_from="b", **QUIET)
+
+
+def test_a_branch_is_a_run_of_its_own():
+    Trainer(Endless, output_dir="a", **QUIET).run(stop_conditions=[EnvSteps(2 * BATCH)])
+    branch = Trainer(Endless, branch="a", **QUIET)
+    branch.run(stop_conditions=[EnvSteps(3 * BATCH)])
+    assert branch.algorithm.iterations == 3
+    assert branch.output_dir != Path("a")
+    assert read_checkpoint("a/checkpoint.pt").algorithm["counters"]["iterations"] == 2
+
+
+def test_a_run_starts_from_a_policy_in_other_physics():
+    first = Trainer(Endless, output_dir="a", normalize_obs=True, **QUIET)
+    first.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    options = {**QUIET, "normalize_obs": True, "num_envs": 4}
+    second = Trainer(partial(Endless, noise=3.0), init_from="a", gamma=0.5, **options)
+    assert torch.equal(weights(second.algorithm), weights(first.algorithm))
+    second.run(stop_conditions=[EnvSteps(BATCH)])
+    assert second.algorithm.env.noise == 3.0
+    assert second.algorithm.iterations == 2
+    assert second.output_dir != Path("a")
+    with pytest.raises(
+        ValueError, match=r"^trainer.init_from=a/policy.pt does not fit .*\[16, 3\] there, \[8, 3\] here"
+    ):
+        Trainer(Endless, init_from="a", normalize_obs=True, **{**QUIET, "model_config": {"hiddens": [8]}})
+
+
+def test_threads_and_precision_are_those_of_each_algorithm():
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    settings = DeviceSettings(num_threads=2, matmul_precision="medium")
+    seen = []
+
+    class Watching(Endless):
+        def step(self, action):
+            seen.append((torch.get_num_threads(), torch.get_float32_matmul_precision()))
+            return super().step(action)
+
+    first = Trainer(Watching, device=settings, **QUIET)
+    second = Trainer(Watching, **QUIET)
+    seen.clear()
+    first.step()
+    second.step()
+    assert (seen[0], seen[-1]) == ((2, "medium"), (before[0], "high"))
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+
+
 # ------------------------------------------------------------------------------------------------------------ MLflow
 
 
@@ -352,6 +630,30 @@ def test_a_run_is_recorded_and_a_resumed_one_goes_on_in_it(workdir):
     names = {file.name for file in artifacts(run).iterdir()}
     assert {"policy.pt", "checkpoint.pt", "learning_curve.png"} <= names
     assert load_policy(artifacts(run) / "policy.pt").recurrent is False
+
+
+@pytest.mark.usefixtures("store_dir")
+def test_branches_and_new_starts_are_runs_that_say_where_they_come_from(workdir):
+    options = {**QUIET, "track": True}
+    Trainer(Endless, output_dir="a", run_name="first", **options).run(stop_conditions=[EnvSteps(2 * BATCH)])
+    Trainer(Endless, branch="a", run_name="branch", **options).run(stop_conditions=[EnvSteps(3 * BATCH)])
+    Trainer(Endless, init_from="a", run_name="start", **options).run(stop_conditions=[EnvSteps(BATCH)])
+    shutil.copy("a/checkpoint.pt", "copy.pt")
+    Trainer(Endless, resume="a", **options).run(stop_conditions=[EnvSteps(3 * BATCH)])
+    copied = Trainer(Endless, resume="copy.pt", **options)
+    with pytest.raises(ValueError, match=r"was saved at 192 env steps, and this checkpoint is of 128.*trainer.branch="):
+        copied.run(stop_conditions=[EnvSteps(4 * BATCH)])
+    client, found = runs_of(workdir)
+    by_name = {run.info.run_name: run.data for run in found}
+    assert set(by_name) == {"first", "branch", "start"}
+    assert by_name["branch"].tags["branched.from"] == "a/checkpoint.pt"
+    assert by_name["start"].tags["initialized.from"] == "a/policy.pt"
+    steps = {run.info.run_name: client.get_metric_history(run.info.run_id, "losses/total") for run in found}
+    assert {name: [m.step // BATCH for m in metrics] for name, metrics in steps.items()} == {
+        "first": [1, 2, 3],
+        "branch": [3],
+        "start": [1],
+    }
 
 
 @pytest.mark.usefixtures("store_dir")
@@ -451,7 +753,7 @@ def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number,
     stopped_by, last = json.loads(out.split("LAST ")[1])
     assert stopped_by == number.name
     client, (run,) = runs_of(folder)
-    assert run.info.status == "FINISHED"
+    assert run.info.status == "KILLED"
     assert run.data.tags["stop_reason"] == f"stopped by {number.name}"
     assert run.data.metrics["env/steps"] == last["env/steps"] == BATCH * last["algorithm/steps"]
     history = client.get_metric_history(run.info.run_id, "returns/mean")
@@ -462,25 +764,6 @@ def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number,
     load_checkpoint(folder / "run" / "checkpoint.pt", algorithm)
     assert algorithm.env_steps == last["env/steps"]
     assert (artifacts(run) / "policy.pt").is_file()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_does_what_it_would_otherwise(number):
-    before = signal.getsignal(number)
-    calls = []
-    signal.signal(number, lambda *arguments: calls.append("own"))
-    own = signal.getsignal(number)
-    try:
-        with _stop_signals() as received:
-            signal.raise_signal(number)
-            assert received == [number.name]
-            assert calls == []
-            signal.raise_signal(number)
-            assert calls == ["own"]
-            assert received == [number.name]
-        assert signal.getsignal(number) is own
-    finally:
-        signal.signal(number, before)
 
 
 def test_a_signal_while_files_are_written_does_not_stop_them(monkeypatch):

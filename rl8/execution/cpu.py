@@ -41,7 +41,7 @@ class CPU(Eager):
     def __init__(self, settings: DeviceSettings, **precision: Any) -> None:
         super().__init__(settings, **precision)
         # Inductor's code shares its own operations out, and compiles in one thread.
-        self.threads = 1 if settings.compile else torch.get_num_threads()
+        self.threads = 1 if settings.compile else self.num_threads
         self.sorted = False
         self._ranks: Tensor | None = None  # place of each env step `[T * N]` in the order of the present update
         self._forward: ForwardPass | None = None  # of the present horizon, for the first pass of its update

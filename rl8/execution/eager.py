@@ -7,12 +7,14 @@ may reorder a minibatch. Every kind gives the results of this one, to rounding.
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +33,17 @@ from rl8.specs import Nested
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_set(method: Function) -> Function:
+    """Return an algorithm's method that computes as its execution's settings say."""
+
+    @functools.wraps(method)
+    def computing(self: Any, *arguments: Any, **options: Any) -> Any:
+        with self.execution.applied():
+            return method(self, *arguments, **options)
+
+    return cast(Function, computing)
 
 
 class Eager:
@@ -56,11 +69,7 @@ class Eager:
         self.device = torch.device(settings.device)
         self.amp_dtype = AMP_DTYPES[amp_dtype] if enable_amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=enable_amp and amp_dtype == "fp16")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on CUDA torch may advise another setting, once
-            torch.set_float32_matmul_precision(settings.matmul_precision)
-        if settings.num_threads is not None:
-            torch.set_num_threads(settings.num_threads)
+        self.num_threads = settings.num_threads or torch.get_num_threads()
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
         """Get ready to compute for these; called once.
@@ -74,6 +83,22 @@ class Eager:
         self.env, self.policy, self.rollout = env, policy, rollout
         self._act: Callable[..., Act] = self.compiled(policy.act)
         self._step: Callable[..., Any] = env.step if env.opaque else self.compiled(env.step)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let torch compute as the settings say in the block; other algorithms of the process have theirs."""
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        if threads != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on CUDA torch may advise another setting, once
+            torch.set_float32_matmul_precision(self.settings.matmul_precision)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            if threads != self.num_threads:
+                torch.set_num_threads(threads)
 
     # -------------------------------------------------------------------------------------------------- functions
 
@@ -111,7 +136,7 @@ class Eager:
 
     def reset(self, config: dict[str, Any] | None) -> Nested:
         """Reset the environment and return its observations `[N, ...]`."""
-        obs = self.env.reset(config=config)
+        obs = self.env.reset(config=copy.deepcopy(config))
         check_obs(self.env, obs, "reset() returns observations", values=False)
         return obs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,11 @@ class Evaluator:
         num_envs = self.env.num_envs  # shared environments are as many as there are
         self.rollout = Rollout(policy, num_envs, horizon, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset)
 
+    def check(self, config: dict[str, Any] | None) -> None:
+        """Reset once, so that settings that the environment refuses are found before they are needed."""
+        with _undisturbed(self.policy):
+            self.env.reset(config=copy.deepcopy(config))
+
     def run(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> Metrics:
         """Return metrics of one horizon from a reset: `returns/mean` and so on, 0-d tensors.
 
@@ -79,7 +85,7 @@ class Evaluator:
 
     def _play(self, config: dict[str, Any] | None, deterministic: bool, on_step: Callable[[int], None] | None) -> None:
         with _undisturbed(self.policy):
-            self.rollout.start(self.env.reset(config=config))
+            self.rollout.start(self.env.reset(config=copy.deepcopy(config)))
             collect(self.env, self.policy, self.rollout, deterministic=deterministic, learns=False, on_step=on_step)
 
 
