@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ EXAMPLES = {
 }
 
 # What there is besides training: each command's module has DESCRIPTION, add_arguments(parser) and run(args).
-MODULES = {"eval": "rl8.use.evaluate", "play": "rl8.use.play", "export": "rl8.use.export"}
+MODULES = {"resume": "rl8.resume", "eval": "rl8.use.evaluate", "play": "rl8.use.play", "export": "rl8.use.export"}
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program's name; by default the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what it can't print is shown escaped
     # Read when torch loads OpenMP. By default a thread spins for milliseconds at each barrier, so that one other busy
     # process costs two threads a factor of seven; experiments/LOG.md has figures.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -97,7 +101,13 @@ def report(error: Exception) -> int:
 
 
 def _is_launcher(file: str) -> bool:
-    return Path(file).parent == Path(__file__).parent and Path(file).stem in ("cli", "jobs", "fileconfig", "launch")
+    return Path(file).parent == Path(__file__).parent and Path(file).stem in (
+        "cli",
+        "jobs",
+        "fileconfig",
+        "launch",
+        "resume",
+    )
 
 
 def _dispatch(words: list[str]) -> int:
@@ -119,7 +129,8 @@ def _command(name: str, *words: str) -> int:
     module = importlib.import_module(MODULES[name])
     made = Parser(prog=f"rl8 {name}", description=module.DESCRIPTION, allow_abbrev=False)
     module.add_arguments(made)
-    return int(module.run(made.parse(words)))
+    outcome = module.run(made.parse(words))
+    return outcome if isinstance(outcome, int) else exit_code(outcome)
 
 
 def _train_from_file(words: Sequence[str]) -> int:
@@ -189,6 +200,7 @@ def help_text() -> str:
         "  rl8 eval RUN ... [key.name=value ...]         evaluate policies; see `rl8 eval --help`",
         "  rl8 play RUN [key.name=value ...]             film a policy; see `rl8 play --help`",
         "  rl8 export RUN --format torch|onnx|mlflow     take a policy elsewhere; see `rl8 export --help`",
+        "  rl8 resume RUN [key.name=value ...]           go on with a run; see `rl8 resume --help`",
         "",
         "Groups and their options, * the default",
     ]
@@ -218,7 +230,7 @@ def _short(text: str) -> str:
 def _train(args: argparse.Namespace) -> int:
     from hydra.types import RunMode
 
-    from rl8 import jobs
+    from rl8 import jobs, runs
 
     words = list(args.overrides)
     if args.shell_completion or args.info:
@@ -247,7 +259,8 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     jobs.rehearse(plans, folder, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
     if not any(word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for word in words):
-        folder = jobs.claim(folder)
+        own = None if is_sweep else runs.own_folder(plans[0].trainer.resume)
+        folder = runs.claim(folder) if own is None else own
     if not is_sweep:
         return exit_code(jobs.run(plans[0], words, args.config_name, folder))
     flags = ["--multirun"] if args.multirun else []

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from omegaconf import OmegaConf
 
-from rl8 import jobs, launch
+from rl8 import jobs, launch, runs
 from rl8.checks import MAX_SEED, check_range, is_mistake
 from rl8.config.compose import explain, unknown_key
 from rl8.config.schema import Goal, Part, Plan, options
@@ -83,7 +83,7 @@ def train_from_file(args: argparse.Namespace) -> launch.Outcome:
         # the file has no groups: its gamma is what the command line calls algo.gamma
         text = re.sub(r"\b(algo|trainer)\.(?=\w)(?!optimizer)", "", str(error))
         raise type(error)(f"{args.file}: {text}") from error
-    return launch.train(plan, place if plan.trainer.output_dir else jobs.claim(place))
+    return launch.train(plan, place if plan.trainer.output_dir else runs.claim(place))
 
 
 def read(path: Path) -> dict[str, Any]:

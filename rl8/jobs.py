@@ -30,6 +30,7 @@ from rl8.checks import is_mistake
 from rl8.config.compose import CONF, checked, explain, prepare, undisturbed
 from rl8.config.effects import refusal
 from rl8.config.schema import Plan, check
+from rl8.guest import torch_settings
 from rl8.launch import Outcome
 from rl8.tracking.sweeps import finish_sweep, start_sweep
 
@@ -191,8 +192,12 @@ def sweep_job(cfg: DictConfig) -> float:
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
             plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
-        trainer = launch.build(plan, folder, words)
-        outcome = launch.run(trainer, plan)
+        if plan.trainer.output_dir is not None:  # one folder for all jobs: each has a part of it
+            own = str(Path(plan.trainer.output_dir) / str(settings.sweep.subdir))
+            plan = replace(plan, trainer=replace(plan.trainer, output_dir=own))
+        with torch_settings():
+            trainer = launch.build(plan, folder, words)
+            outcome = launch.run(trainer, plan)
     except Exception as error:
         result = replace(result, error=launch.summary(error))
         _save(result, folder)
@@ -211,19 +216,6 @@ def sweep_job(cfg: DictConfig) -> float:
 
 def _say(message: str) -> None:
     print(f"rl8: {message}", file=sys.stderr, flush=True)
-
-
-def claim(folder: Path) -> Path:
-    """Create a folder that nobody else has, and return it: `folder`, or one beside it with a number."""
-    number = 1
-    while True:
-        wanted = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            wanted.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return wanted
 
 
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:

@@ -23,6 +23,7 @@ from rl8.checks import closest, is_mistake, unknown
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
 from rl8.config.schema import Part, Plan
+from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedules import Schedule
@@ -268,13 +269,15 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
     condition = bounded(plan, stop_condition(plan))
     settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))
-    return Trainer(
+    trainer = Trainer(
         algorithm,
         config=plan.config,
         overrides=overrides,
         stop_conditions=[] if condition is None else [condition],
         **asdict(settings),
     )
+    trainer.source = plan.source
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -371,8 +374,9 @@ def run(trainer: Trainer, plan: Plan) -> Outcome:
 
 
 def train(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Outcome:
-    """Build what a plan names and train; see `build`."""
-    return run(build(plan, folder, overrides), plan)
+    """Build what a plan names and train; see `build`. Torch's settings and random numbers are put back."""
+    with torch_settings():
+        return run(build(plan, folder, overrides), plan)
 
 
 def record_failure(plan: Plan, overrides: Sequence[str], error: Exception) -> None:

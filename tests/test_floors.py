@@ -20,9 +20,9 @@ FLOORS = [
     {"rollout"},
     {"execution"},
     {"ppo"},
-    {"checkpoint", "runs", "tracking", "view"},
-    {"trainer"},
-    {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "use"},
+    {"checkpoint", "runs", "stored", "tracking", "view"},
+    {"files", "guest", "trainer"},
+    {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -36,12 +36,14 @@ TORCH_FREE = [
     "config.targets",
     "data",
     "fileconfig",
+    "guest",
     "jobs",
     "kinds",
     "launch",
     "names",
     "ppo.hyperparameters",
     "ppo.schedules",
+    "resume",
     "runs",
     "settings",
     "tracking.provenance",

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from rl8 import jobs, launch
+from rl8 import jobs, launch, runs
 from rl8.cli import main
 from rl8.config.compose import checked, composer
 from rl8.config.schema import check
@@ -53,7 +53,7 @@ def test_what_training_raises_comes_through(workdir, monkeypatch, capfd):
 
 
 def test_a_folder_is_claimed_once(workdir):
-    claimed = [jobs.claim(workdir / "2026" / "12-00-00") for _ in range(3)]
+    claimed = [runs.claim(workdir / "2026" / "12-00-00") for _ in range(3)]
     assert [folder.name for folder in claimed] == ["12-00-00", "12-00-00-2", "12-00-00-3"]
     assert all(folder.is_dir() for folder in claimed)
 

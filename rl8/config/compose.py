@@ -36,7 +36,7 @@ from rl8.checks import closest
 from rl8.config.files import check_endings, check_file
 from rl8.kinds import as_text
 
-COMMANDS = ("train", "eval", "play", "export")
+COMMANDS = ("train", "resume", "eval", "play", "export")
 GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "experiment")
 
 _HERE = Path(__file__).resolve().parents[1]

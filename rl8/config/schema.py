@@ -99,6 +99,7 @@ class Plan:
         typed: Keys whose values the command line changed.
         idle: Those of them that have no effect, with the reason, as far as it is known before anything is built.
         notes: What is worth a line before training.
+        source: All of it as YAML, interpolations as they were written, to go on from.
     """
 
     env: Part
@@ -115,6 +116,7 @@ class Plan:
     typed: tuple[str, ...] = ()
     idle: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: str | None = None
 
 
 def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> Plan:
@@ -176,6 +178,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         typed=changed,
         idle=idle(changed, Hyperparameters(**hparams), config, cfg),
         notes=tuple(_notes(cfg, changed, config, device)),
+        source=OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])),
     )
 
 

@@ -253,7 +253,9 @@ def run(args: argparse.Namespace) -> int:
     from rl8.checkpoint import load_policy
     from rl8.use.portable import PortablePolicy
 
-    policy = PortablePolicy(load_policy(found.file).requires_grad_(False), sample=args.sample).eval()
+    policy = PortablePolicy(
+        load_policy(found.file, allow=found.modules()).requires_grad_(False), sample=args.sample
+    ).eval()
     difference = export(policy, path, args.format)
     print(f"{path}: the trained policy to {difference:.2g} on {TRIALS:,} random inputs")
     print(f"  inputs   {_listed(policy.inputs)}\n  outputs  {', '.join(policy.outputs)}", flush=True)

@@ -55,7 +55,8 @@ class Task:
         from rl8.checkpoint import load_policy
         from rl8.execution.kinds import execution_for
 
-        return load_policy(self.found.file, device=execution_for(self.plan.device).device)
+        device = execution_for(self.plan.device).device
+        return load_policy(self.found.file, device=device, allow=self.found.modules())
 
     def env(self, policy: Policy, num_envs: int, horizon: int) -> Env:
         """Return new environments for the policy.

@@ -1,0 +1,90 @@
+"""`rl8 resume RUN [overrides]`: go on with a run as it was composed, in its folder and its MLflow run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rl8 import launch, runs
+from rl8.config import compose
+from rl8.config.schema import Plan, check
+
+DESCRIPTION = (
+    "Go on with a run from its last checkpoint, with the configuration that it was composed to, in the same folder and "
+    "the same MLflow run. What is typed besides acts from here on: a later goal, another stop condition, the learning "
+    "rate, constants of the environment. A run whose stop condition is met only finishes what is missing."
+)
+# What may be another option; the other groups say what the run is.
+GROUPS = ("stop", "trainer", "device")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `rl8 resume` takes."""
+    parser.add_argument("run", metavar="RUN", help="the run's folder, checkpoint.pt or MLflow id, or latest")
+    parser.add_argument("overrides", nargs="*", help="key.name=value, stop=<option>, device=<option>")
+
+
+def run(args: argparse.Namespace) -> launch.Outcome:
+    """Go on with a run.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If there is no such run, or it can't be gone on with as typed.
+    """
+    compose.prepare()
+    found = runs.find(args.run, "checkpoint")
+    plan = plan_of(found, args.run, args.overrides)
+    launch.verify(plan)
+    return launch.train(plan, found.folder, args.overrides)
+
+
+def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
+    """Return the plan of a run that goes on.
+
+    Args:
+        found: Its checkpoint.
+        name: The run, as typed.
+        words: Overrides, as typed.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If nobody kept how the run was composed, or an override is none, names no key, or changes what the
+            run is.
+    """
+    config = found.config()
+    if config is None or not isinstance(config.get("network"), dict):
+        raise ValueError(
+            f"RUN={name}: {found.folder} does not say how the run was composed. Accepted: a run that the command line "
+            f"started with options. In Python, go on with Trainer(..., resume={str(found.folder)!r})."
+        )
+    with compose.composer():
+        overrides = [compose.parse(word) for word in words]
+        base: Any = OmegaConf.create(config)
+        for override in overrides:
+            line, group = str(override.input_line), override.key_or_group
+            if override.is_sweep_override():
+                raise ValueError(f"{line!r} gives several values. Accepted: one value; a run goes on once.")
+            if group in GROUPS:
+                base[group] = compose.checked([line])[0][group]
+            elif group in compose.GROUPS:
+                raise ValueError(
+                    f"{line!r} would make it another run. Accepted: {', '.join(GROUPS)} and single keys. For a new run "
+                    f"that starts from this one's policy, try rl8 {line} trainer.init_from={name}."
+                )
+        cfg = base.copy()
+        for override in overrides:
+            key = override.key_or_group
+            if key in GROUPS:
+                continue
+            if not override.is_add() and not override.is_force_add():
+                compose.check_key(key, str(override.input_line).partition("=")[2], base)
+            if override.is_delete():
+                raise ValueError(f"{override.input_line!r} removes a key. Accepted: {key}=<value>.")
+            OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
+        for key in ("branch", "init_from", "output_dir"):
+            cfg.trainer[key] = None
+        cfg.trainer.resume = str(found.file)
+        return check(cfg, base)
