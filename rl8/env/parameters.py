@@ -16,8 +16,6 @@ from rl8.checks import check_range, unknown
 # What a parameter may be given as: one number, one per environment, or {"low": ..., "high": ...} for uniform draws.
 Value = float | Sequence[float] | Tensor | Mapping[str, float]
 
-LARGEST = torch.finfo(torch.float32).max
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -91,10 +89,6 @@ class Parameter:
     def _check(self, key: str, value: Any) -> None:
         hint = f"{key}={self._example(value):g}"
         check_range(key, value, self.low, self.high, low_open=self.low_open, high_open=self.high_open, hint=hint)
-        if abs(value) > LARGEST:
-            raise ValueError(
-                f"{key}={value} is infinite in float32. Accepted: up to {LARGEST:.1e} in size. Try {hint}."
-            )
 
     def _example(self, refused: Any) -> float:
         """Return a number to advise: the first value, unless that is what is refused; else one inside the range."""
