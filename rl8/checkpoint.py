@@ -71,7 +71,7 @@ def save_checkpoint(
         "policy": describe_policy(algorithm),
         "extra": encode(dict(extra or {}), "extra"),
     }
-    return _write(Path(path), content, keep)
+    return write(Path(path), content, keep)
 
 
 def read_checkpoint(path: str | Path, *, key: str = "trainer.resume") -> Saved:
@@ -143,7 +143,7 @@ def save_policy(path: str | Path, algorithm: Algorithm) -> Path:
         OSError: If the file can't be written, with its name and the reason.
     """
     weights = encode(algorithm.policy.state_dict(), "weights")
-    return _write(Path(path), {"format": FORMAT, "weights": weights, "policy": describe_policy(algorithm)})
+    return write(Path(path), {"format": FORMAT, "weights": weights, "policy": describe_policy(algorithm)})
 
 
 def load_policy(
@@ -290,7 +290,7 @@ def _describe_model(policy: Policy) -> dict[str, Any]:
     return {"model_cls": class_name(cls), "model_config": config}
 
 
-def _write(path: Path, content: dict[str, Any], keep: int = 1) -> Path:
+def write(path: Path, content: dict[str, Any], keep: int = 1) -> Path:
     """Write a file so that it is there as a whole or not at all, also after a power cut.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rl8 import runs
-from rl8.checkpoint import save_checkpoint, save_policy
+from rl8.checkpoint import save_checkpoint, save_policy, write
 from rl8.ppo.algorithm import Algorithm
 from rl8.settings import TrainerSettings
 from rl8.tracking.provenance import origin
@@ -137,6 +137,14 @@ class RunFiles:
             OSError: If it can't be written.
         """
         return save_policy(self.folder / runs.POLICY, self._algorithm)
+
+    def save_evidence(self, evidence: dict[str, Any]) -> Path:
+        """Write what shows why training failed, in plain containers.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        return write(self.folder / "nonfinite.pt", {**evidence, "last_checkpoint": str(self.folder / runs.CHECKPOINT)})
 
 
 def _check_free(folder: Path) -> None:

@@ -43,7 +43,7 @@ def convert(key: str, value: Any, hint: Any, default: Any) -> Any:
         TypeError: If it is of another kind.
     """
     kinds = kinds_of(hint)
-    value = _plain(value)
+    value = plain(value)
     if Any in kinds or (value is None and type(None) in kinds):
         return value
     for kind in kinds:
@@ -92,8 +92,12 @@ def is_simple(hint: Any) -> bool:
     return all(kind in _NOUNS for kind in kinds_of(hint))
 
 
-def _plain(value: Any) -> Any:
-    """Return NumPy's numbers and booleans as Python's."""
+def plain(value: Any) -> Any:
+    """Return NumPy's numbers and booleans as Python's, in mappings, lists and tuples too."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
     is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
     return value.item() if is_scalar else value
 

@@ -265,7 +265,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         device=plan.device,
         **plan.algorithm.options,
     )
-    if plan.goal.metric not in (known := metric_names(algorithm.env)):
+    if plan.goal.metric not in (known := metric_names(algorithm)):
         raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
     condition = bounded(plan, stop_condition(plan))
     settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))

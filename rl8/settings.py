@@ -81,6 +81,8 @@ class TrainerSettings:
         resume: RUN to go on with, from its last checkpoint, as the same run: in its folder and its MLflow run.
         branch: RUN or checkpoint from which a new run goes on, in a folder and an MLflow run of its own.
         init_from: RUN whose policy's weights and normalisation a new run starts from; all else may be another.
+        on_nonfinite: What happens when a number is infinite or NaN: `"stop"` ends the run with the reason and keeps the
+            horizon of the environments concerned as `nonfinite.pt`; `"skip"` learns from the others and resets all.
         render: Whether a GIF of the final policy is made, for environments that can render.
         output_dir: Folder for the run's files; None takes `outputs/<date>/<time>`.
     """
@@ -103,6 +105,7 @@ class TrainerSettings:
     resume: str | None = None
     branch: str | None = None
     init_from: str | None = None
+    on_nonfinite: str = "stop"
     render: bool = True
     output_dir: str | None = None
 
@@ -115,6 +118,7 @@ class TrainerSettings:
         """
         convert_fields(self, "trainer")
         check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
+        check_choice("trainer.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
         for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):

@@ -31,7 +31,7 @@ from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.rng import forked
 from rl8.rollout.evaluation import Evaluator
 from rl8.rollout.metrics import Metrics
-from rl8.rollout.nonfinite import first_nonfinite
+from rl8.rollout.nonfinite import evidence, first_nonfinite
 from rl8.rollout.rollout import Rollout
 from rl8.settings import TrainerSettings
 from rl8.tracking.provenance import as_yaml
@@ -49,6 +49,7 @@ SPREAD = ("mean", "std", "min", "max")
 # Iterations in `Trainer.history`, about 2 kB each.
 MAX_HISTORY: Final = 100_000
 # Everything that an iteration reports; stop conditions may name no other.
+NONFINITE: Final = "monitors/nonfinite_envs"
 METRICS = (
     *(f"{name}/{part}" for name in ("returns", "rewards") for part in SPREAD),
     *UPDATE_METRICS,
@@ -123,10 +124,11 @@ class Trainer:
             if seed is not None:
                 torch.manual_seed(seed)
             self.algorithm = self.algorithm_cls(env, **given)
+        self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
         self._seed = seed
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
         if self.stop_conditions:  # `run` may be told to evaluate
-            check_keys(Or(self.stop_conditions), metric_names(self.algorithm.env), evaluates=True)
+            check_keys(Or(self.stop_conditions), metric_names(self.algorithm), evaluates=True)
         self._check_env_config()
         self.overrides = tuple(overrides)
         self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
@@ -181,6 +183,12 @@ class Trainer:
             data.ITERATIONS: float(algorithm.iterations),
             data.MEMORY_MB: execution.memory_mb(),
         }
+        if values.get(NONFINITE):
+            algorithm.reset_next()
+            self._view.message(
+                f"{values[NONFINITE]:.0f} of {algorithm.hparams.num_envs} environments met a number that is not finite "
+                f"before {algorithm.env_steps:,} env steps. Nothing was learned from them, and all are reset now."
+            )
         _check_finite(values, algorithm.rollout)
         if len(self.history) >= MAX_HISTORY:
             self.history[:] = thinned_out(self.history)
@@ -251,7 +259,7 @@ class Trainer:
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
-        check_keys(stop, metric_names(self.algorithm.env), evaluates=steps_per_eval is not None)
+        check_keys(stop, metric_names(self.algorithm), evaluates=steps_per_eval is not None)
         evaluation = self._evaluation()
         if eval_env_config is not None and not self.algorithm.env.shared:
             evaluation.check(eval_env_config)
@@ -311,10 +319,13 @@ class Trainer:
         return metrics
 
     def _train_step(self, env_config: dict[str, Any] | None) -> dict[str, float]:
-        """Do one iteration; if that fails and the weights are sound, leave the policy as it is now."""
+        """Do one iteration; if that fails, leave evidence, and the policy as it is now if its weights are sound."""
         try:
             return self.step(env_config)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, FloatingPointError):
+                with suppress(Exception):
+                    self.files.save_evidence({"reason": str(error), **evidence(self.algorithm.rollout)})
             if all(bool(weight.isfinite().all()) for weight in self.algorithm.parameters):  # host sync: it is over
                 with suppress(Exception):
                     self.files.save_policy()
@@ -623,10 +634,11 @@ def _ignore(metrics: Mapping[str, float], step: int) -> None:
     """Record nothing."""
 
 
-def metric_names(env: Env) -> list[str]:
-    """Return every metric that an iteration or an evaluation may have in an environment that is validated."""
-    own = [f"env/{name}" for name in sorted(env.metric_names)]
-    return [*METRICS, *own, *EVAL_METRICS, *(f"eval/{name}" for name in own)]
+def metric_names(algorithm: Algorithm) -> list[str]:
+    """Return every metric that an iteration or an evaluation of an algorithm may have."""
+    own = [f"env/{name}" for name in sorted(algorithm.env.metric_names)]
+    more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
+    return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in own)]
 
 
 def to_host(metrics: Metrics) -> dict[str, float]:

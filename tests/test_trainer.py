@@ -222,7 +222,7 @@ def test_a_second_run_goes_on_and_counts_its_conditions_anew():
 @pytest.mark.parametrize(
     ("key", "steps_per_eval", "message"),
     [
-        ("returns/men", None, "metric in a stop condition 'returns/men'. Did you mean 'returns/mean'"),
+        ("returns/men", None, "stop.key=returns/men: Unknown metric 'returns/men'. Did you mean 'returns/mean'"),
         ("eval/returns/mean", None, r"only happens at the end. Try trainer.steps_per_eval=10 \(in Python: steps_per"),
         ("eval/return/mean", 2, "Did you mean 'eval/returns/mean'"),
     ],
@@ -789,3 +789,23 @@ def test_a_reset_that_cuts_episodes_off_is_said_at_the_start(env, options, said,
     steps = 2 * trainer.algorithm.hparams.horizon
     text = f"a reset every {steps} steps cuts them off. algo.horizons_per_env_reset=-1 lets them go on."
     assert (text in capsys.readouterr().out) == said
+
+
+def test_a_run_that_meets_no_number_leaves_evidence_and_no_wrong_weights(workdir, monkeypatch):
+    monkeypatch.setattr(GoesBad, "reward", float("nan"))
+    trainer = Trainer(GoesBad, horizons_per_env_reset=-1, **QUIET, output_dir="run")
+    with pytest.raises(FloatingPointError, match="The reward is nan at step"):
+        trainer.run(stop_conditions=[EnvSteps(10**6)])
+    kept = torch.load(workdir / "run" / "nonfinite.pt", weights_only=True)
+    assert kept["reason"].startswith("returns/mean is nan after")
+    assert kept["rewards"].isnan().any()
+
+
+def test_a_run_may_go_on_without_what_is_not_finite(workdir, monkeypatch):
+    monkeypatch.setattr(GoesBad, "reward", float("nan"))
+    trainer = Trainer(GoesBad, horizons_per_env_reset=-1, **QUIET, on_nonfinite="skip")
+    metrics = trainer.run(stop_conditions=[EnvSteps(12 * BATCH)])
+    assert max(entry["monitors/nonfinite_envs"] for entry in trainer.history) > 0
+    assert trainer.algorithm.resets > 1
+    assert all(weight.isfinite().all() for weight in trainer.algorithm.parameters)
+    assert metrics["env/steps"] <= 12 * BATCH

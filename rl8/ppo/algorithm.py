@@ -19,6 +19,7 @@ from rl8.env.making import make_env
 from rl8.execution.eager import Eager, as_set
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
+from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.advantages import gae, gae_endless, std_mean
@@ -95,6 +96,7 @@ class Algorithm:
         **options: Unpack[HyperparameterOptions],
     ) -> None:
         check_options(Algorithm, options)
+        model_config, optimizer_config = plain(model_config), plain(optimizer_config)
         check_parts(model_config, optimizer_config)
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
         fitting = fitting_defaults(env_cls, settings.device, options)

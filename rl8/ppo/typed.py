@@ -81,8 +81,14 @@ class TrainerOptions(AlgorithmOptions, total=False):
     eval_deterministic: bool
     env_config: Any
     eval_env_config: Any
+    minutes_per_checkpoint: float | None
     steps_per_checkpoint: int | None
+    keep_checkpoints: int
+    best_metric: str | None
     resume: str | None
+    branch: str | None
+    init_from: str | None
+    on_nonfinite: str
     render: bool
     output_dir: str | None
 

@@ -16,6 +16,7 @@ def reward_metrics(rewards: Tensor, weights: Tensor | None = None) -> Metrics:
         weights: `[T, N]` 0 at steps that don't count; None if all do.
     """
     counted = rewards if weights is None else rewards[weights > 0]  # host sync: environments on the host alone have any
+    counted = counted if counted.numel() else rewards  # nothing counts: all are 0
     metrics: Metrics = {}
     for name, series in (("returns", rewards.sum(0)), ("rewards", counted)):
         # The std of one environment's return is 0, not NaN.
