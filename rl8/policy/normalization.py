@@ -35,6 +35,8 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
         """Merge a batch `[M, *shape]` (in place, so that captured graphs see it)."""
+        if not samples.shape[0]:
+            return
         first = samples[0].double().nan_to_num(0.0, 0.0, 0.0)
         center = torch.where(self.count > 0, self.mean, first)
         scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
