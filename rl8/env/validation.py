@@ -166,7 +166,7 @@ def _ended(env: Environment, result: TensorDictBase) -> Tensor:
 def _rows_differ(one: Nested, other: Nested) -> Tensor:
     """Return in which environments `[N]` two batches of observations differ."""
     pairs = zip(leaves(one), leaves(other), strict=True)
-    return torch.stack([(a != b).flatten(1).any(1) for (_, a), (_, b) in pairs]).any(0)
+    return torch.stack([(a != b).reshape(len(a), -1).any(1) for (_, a), (_, b) in pairs]).any(0)
 
 
 def _check_step(env: Environment, base: type, obs: Nested) -> TensorDictBase:
