@@ -55,8 +55,12 @@ def collect(
         out = step(chosen.env_actions)
         if t == rollout.horizon - 1:
             check_result(env, out, values=False)
-        rollout.env_metrics.add(out, first=t == 0)
-        state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
+        try:
+            rollout.env_metrics.add(out, first=t == 0)
+            state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
+        except Exception:
+            check_result(env, out, values=False)  # if the environment is at fault, this says how
+            raise
         if on_step is not None:
             on_step(t)
     if rollout.state is not None:
