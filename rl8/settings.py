@@ -49,7 +49,7 @@ class DeviceSettings:
         convert_fields(self, "device")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
             raise ValueError(
-                f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device=cuda."
+                f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device.device=cpu."
             )
         check_choice("device.matmul_precision", self.matmul_precision, ("highest", "high", "medium"))
         check_range("device.piece_size", self.piece_size, 1, integer=True, optional=True)

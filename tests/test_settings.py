@@ -22,7 +22,7 @@ def test_devices(device):
     ("settings", "name", "value", "accepted"),
     [
         *[
-            (DeviceSettings, "device", value, "cpu, cuda, cuda:<index>. Try device=cuda")
+            (DeviceSettings, "device", value, "cpu, cuda, cuda:<index>. Try device.device=cpu")
             for value in ("gpu", "cuda:", "cuda:x", "cpux")
         ],
         (DeviceSettings, "matmul_precision", "low", "highest, high, medium"),

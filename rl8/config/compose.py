@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -186,7 +187,7 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     own = [override for override in plain if override.is_hydra_override() and not _is_group(override)]
     root = _from_files(config_name, choices_made)
     for override in own:
-        check_key(override.key_or_group, _as_text(override), root)
+        _check_single(override, root)
     steering = [*(str(override.input_line) for override in own), *(["hydra.mode=MULTIRUN"] if multirun else [])]
     if steering:
         root = _composed(config_name, [*choices_made, *steering])
@@ -234,9 +235,8 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
         _check_choice(override)
     reference = _from_files(config_name, tuple(str(override.input_line) for override in groups))
     for override in parsed:
-        # what is added may be anywhere; the whole config is checked afterwards, wherever its keys come from
-        if override not in groups and not override.is_add() and not override.is_force_add():
-            check_key(override.key_or_group, _as_text(override), reference)
+        if override not in groups:
+            _check_single(override, reference)
     # `_from_files` keeps what it returns
     return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 
@@ -245,6 +245,32 @@ def typed(overrides: Sequence[str]) -> list[str]:
     """Return the keys of single values that overrides set or remove, Hydra's own left out."""
     parsed = [parse(line) for line in overrides]
     return [item.key_or_group for item in parsed if not _is_group(item) and not item.is_hydra_override()]
+
+
+def _check_single(override: Override, reference: DictConfig) -> None:
+    """Refuse what adds a key that is there, or changes or removes one that is not; `reference` is the files' config."""
+    key, line = override.key_or_group, override.input_line
+    if override.is_delete() and override.is_hydra_override():
+        raise ValueError(f"{line!r}: Hydra's own keys can't be removed. Accepted: a value. Try {key}=<value>.")
+    if override.is_force_add():
+        return  # what is added may be anywhere: the whole config is checked afterwards, wherever its keys come from
+    there, value = True, None
+    try:
+        check_key(key, _as_text(override), reference)
+        value = OmegaConf.select(reference, key, throw_on_missing=False)
+    except OmegaConfBaseException:
+        pass  # it refers to what only a job knows
+    except ValueError:
+        if not override.is_add():
+            raise
+        there = False
+    if override.is_add() and there and not OmegaConf.is_dict(value):
+        raise ValueError(
+            f"{line!r} adds {key}, which is there already. Accepted: {key}=<value> to change it. "
+            f"Try {key}={shlex.quote(_as_text(override))}."
+        )
+    if override.is_delete() and value is None:
+        raise ValueError(f"{line!r} has nothing to remove: {key} is null. Accepted: {key}=<value>, or nothing.")
 
 
 def parse(line: str) -> Override:
@@ -262,12 +288,34 @@ def parse(line: str) -> Override:
             f"remove. Try {key or 'key'}=<value>; `rl8 --help` lists groups and commands."
         )
     try:
-        return OverridesParser.create(_loader()).parse_overrides([line])[0]
+        return _read(line)
     except (OverrideParseException, HydraException, ValueError) as error:
+        if not _readable(f"{key}=1"):
+            near = closest(key.lstrip("+~"), [*GROUPS, *root_file()])
+            guess = f" Did you mean {near!r}?" if near else ""
+            raise ValueError(
+                f"Unknown key {key!r}.{guess} Accepted: letters a to z, digits and _, with dots between names."
+            ) from error
+        if key in GROUPS:
+            raise ValueError(unknown_option(key, value, list(options(key)))) from error
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+        advice = f" Try '{key}=\"{quoted}\"'." if "'" not in value and _readable(f'{key}="{quoted}"') else ""
         raise ValueError(
             f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
-            f"or text in quotes. Try '{key}=\"{value}\"'."
+            f"or text in quotes.{advice}"
         ) from error
+
+
+def _read(line: str) -> Override:
+    return OverridesParser.create(_loader()).parse_overrides([line])[0]
+
+
+def _readable(line: str) -> bool:
+    try:
+        _read(line)
+    except (OverrideParseException, HydraException, ValueError):
+        return False
+    return True
 
 
 def folder_of(settings: DictConfig, key: str) -> Path:
@@ -388,12 +436,12 @@ def _check_choice(override: Override) -> None:
             f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}. "
             f"Try {advice}."
         )
-    if override.is_add() or override.is_force_add():
-        raise ValueError(f"{override.input_line!r}: {group} is chosen already. Try {group}={value}.")
     if not isinstance(value, str) or value not in known:
         for folder in folders()[1:]:
             check_endings(folder, group, str(value))
         raise ValueError(unknown_option(group, _as_text(override), known))
+    if override.is_add() or override.is_force_add():
+        raise ValueError(f"{override.input_line!r}: {group} is chosen already. Try {group}={value}.")
     for folder in folders()[1:]:
         if (folder / group / f"{value}.yaml").is_file():
             check_file(folder / group / f"{value}.yaml", group)
@@ -415,9 +463,12 @@ def _check_ambiguity(choices: Mapping[str, Any]) -> None:
 def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str) -> str:
     key, parent, rest = ".".join(parts), ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
     if not OmegaConf.is_dict(node):
+        # a mapping where there is none yet, and else what is there
+        nested = f"'{parent}={{{'.'.join(parts[depth:])}: {value}}}'"
+        advice = nested if node is None and depth == len(parts) - 1 else f"{parent}={shlex.quote(as_text(node))}"
         return (
             f"Unknown key {key!r}: {parent} is {as_text(node)}, which has no keys. Accepted: a value for {parent} "
-            f"itself. Try '{parent}={{{'.'.join(parts[depth:])}: {value}}}'."
+            f"itself. Try {advice}."
         )
     known = [str(name) for name in node if name != "hydra"]
     namesakes = [path for path in _paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []

@@ -52,7 +52,7 @@ class Schedule:
         self.kind = "constant" if schedule is None else kind
         points = [] if schedule is None else _points(schedule, name)
         if not points or points[0][0] > 0:
-            check_range(f"{name}'s value at env step 0", value, 0, hint=f"{name}=[[0, 1e-3], [1_000_000, 1e-4]]")
+            check_range(f"{name}'s value at env step 0", value, 0, hint=f"'{name}=[[0, 1e-3], [1_000_000, 1e-4]]'")
             points.insert(0, (0, float(value)))
         self._env_steps = [env_steps for env_steps, _ in points]
         self._values = [point_value for _, point_value in points]
@@ -101,7 +101,7 @@ def starting_rate(lr: float, schedule: Any, *, typed: bool, key: str = "algo.opt
 
 def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
     """Return the checked points."""
-    example = f"{name}=[[0, 1e-3], [1_000_000, 1e-4]]"
+    example = f"'{name}=[[0, 1e-3], [1_000_000, 1e-4]]'"
     if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
         raise TypeError(f"{name}={schedule!r} is no list. Accepted: a list of pairs [env steps, value]. Try {example}.")
     if not schedule:
@@ -123,6 +123,6 @@ def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
             text = ", ".join(f"[{env_steps}, {value:g}]" for env_steps, value in ordered)
             raise ValueError(
                 f"{name} is not sorted: point {index + 1} is at env step {after[0]}, after one at {before[0]}. "
-                f"Accepted: env steps that grow from point to point. Try {name}=[{text}]."
+                f"Accepted: env steps that grow from point to point. Try '{name}=[{text}]'."
             )
     return points

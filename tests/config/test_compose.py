@@ -127,7 +127,15 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["algo.gamma"], r"'algo\.gamma' is no override\..* Try algo\.gamma=<value>"),
         (["=3"], "'=3' is no override"),
         (["algo.gamma=[1"], r"algo\.gamma=\[1 can't be read: .* Accepted: a number, .* Try 'algo\.gamma=\"\[1\"'"),
-        (["algo=[1"], r"algo=\[1 can't be read"),
+        (["algo=[1"], r"algo=\[1 is unknown\. Accepted: ppo, recurrent"),
+        (["trainer.run_name=${"], r"trainer\.run_name=\$\{ can't be read: .* Try 'trainer\.run_name="),
+        (["trainer.run_name='"], r"trainer\.run_name=' can't be read: .* or text in quotes\.$"),
+        (["algo.gämma=1"], r"Unknown key 'algo\.gämma'\. Did you mean 'algo'\? Accepted: letters a to z, digits and _"),
+        (["+algo.gamma=1"], r"'\+algo\.gamma=1' adds algo\.gamma, which is there already\. .* Try algo\.gamma=1\."),
+        (["+env=pendlum"], r"env=pendlum is unknown\. Did you mean env=pendulum\?"),
+        (["~trainer.resume"], r"'~trainer\.resume' has nothing to remove: trainer\.resume is null\. Accepted"),
+        (["~hydra.run.dir"], r"'~hydra\.run\.dir': Hydra's own keys can't be removed\. .* Try hydra\.run\.dir=<value>"),
+        (["seed.x=3"], r"Unknown key 'seed\.x': seed is 1, which has no keys\. .* Try seed=1\."),
     ],
 )
 def test_words_that_name_nothing_are_refused(folder, words, message):
