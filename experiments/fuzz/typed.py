@@ -44,7 +44,7 @@ def listed(text: str) -> tuple[str, ...]:
 TINY = listed(
     """
     trainer.track=false trainer.view=none trainer.render=false trainer.eval_num_envs=4 algo.num_envs=4
-    algo.horizon=4 algo.sgd_minibatch_size=null network.hiddens=[4] device.num_threads=1 goal.env_steps=16
+    algo.horizon=4 algo.sgd_minibatch_size=null device.num_threads=1 goal.env_steps=16
     """
 )
 # Seconds that an input may take: a thousand times what it should.

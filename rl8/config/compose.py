@@ -425,6 +425,11 @@ def _is_group(override: Override) -> bool:
 def _check_choice(override: Override) -> None:
     """Refuse an override of a group that leaves the run without a part, or names an option that does not exist."""
     group, value = override.key_or_group, override.value()
+    if "/" in group and group.split("/")[0] in GROUPS and not _loader().get_group_options(group):
+        key = group.replace("/", ".")
+        raise ValueError(
+            f"Unknown key {group!r}. Accepted: names with dots. Try {key}={shlex.quote(_as_text(override))}."
+        )
     if group not in GROUPS:
         return  # hydra/launcher and the like, and groups of the user's own: Hydra lists their options
     known = list(options(group))
@@ -482,7 +487,8 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
             f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
             f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
         )
-    return unknown_key(key, parent, known, guess) + (f" Try {guess}={value}." if guess else "")
+    advice = shlex.quote(f"{guess}={value}") if any(mark.isspace() for mark in value) else f"{guess}={value}"
+    return unknown_key(key, parent, known, guess) + (f" Try {advice}." if guess else "")
 
 
 def _paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:

@@ -135,6 +135,8 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["+env=pendlum"], r"env=pendlum is unknown\. Did you mean env=pendulum\?"),
         (["~trainer.resume"], r"'~trainer\.resume' has nothing to remove: trainer\.resume is null\. Accepted"),
         (["~hydra.run.dir"], r"'~hydra\.run\.dir': Hydra's own keys can't be removed\. .* Try hydra\.run\.dir=<value>"),
+        (["algo/gamma=1"], r"Unknown key 'algo/gamma'\. Accepted: names with dots\. Try algo\.gamma=1\."),
+        (["network.hidden=[8, 8]"], r"Did you mean 'network\.hiddens'\?.* Try 'network\.hiddens=\[8, 8\]'\."),
         (["seed.x=3"], r"Unknown key 'seed\.x': seed is 1, which has no keys\. .* Try seed=1\."),
     ],
 )
