@@ -188,3 +188,48 @@ def test_std_and_mean_of_weighted_elements():
     assert std.item() == pytest.approx((2 / 3) ** 0.5)  # of 1, 2 and 3
     std, mean = std_mean(series)
     assert (std.item(), mean.item()) == pytest.approx((series.std(correction=0).item(), 14.0))
+
+
+def random_ends(seed, steps, envs):
+    """Return rewards, values, next values (0 where an episode terminated) and last steps, `[T, N]` in float64."""
+    torch.manual_seed(seed)
+    rewards, values, next_values = (torch.randn(steps, envs, dtype=torch.float64) for _ in range(3))
+    is_last = torch.rand(steps, envs) < torch.rand(())
+    terminated = is_last & (torch.rand(steps, envs) < 0.5)
+    return rewards, values, next_values.masked_fill(terminated, 0.0), is_last
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gae_with_random_ends_is_the_sum_over_what_follows_in_the_episode(seed):
+    gamma, gae_lambda = torch.rand(2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
+    steps, envs = 1 + 5 * seed, 3
+    rewards, values, next_values, is_last = random_ends(seed, steps, envs)
+    expected = torch.zeros_like(rewards)
+    for env in range(envs):
+        for t in range(steps):
+            for s in range(t, steps):
+                delta = rewards[s, env] + gamma * next_values[s, env] - values[s, env]
+                expected[t, env] += (gamma * gae_lambda) ** (s - t) * delta
+                if is_last[s, env]:
+                    break
+    discount = {"gamma": gamma, "gae_lambda": gae_lambda}
+    torch.testing.assert_close(gae(rewards, values, next_values, is_last, **discount), expected)
+    single = (part.float() for part in (rewards, values, next_values))
+    torch.testing.assert_close(gae(*single, is_last, **discount).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_discounted_sums_with_random_ends_are_sums_over_what_came_before_in_the_episode(seed):
+    gamma = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    steps, envs = 1 + 5 * seed, 3
+    rewards, values, _, is_last = random_ends(seed, steps, envs)
+    start, expected = values[0], torch.zeros_like(rewards)
+    for env in range(envs):
+        for t in range(steps):
+            for s in range(t, -1, -1):
+                expected[t, env] += gamma ** (t - s) * rewards[s, env]
+                if s and is_last[s - 1, env]:
+                    break
+            else:
+                expected[t, env] += gamma ** (t + 1) * start[env]
+    torch.testing.assert_close(discounted_sums(rewards, start, gamma=gamma, is_last=is_last), expected)
