@@ -271,6 +271,10 @@ def _check_single(override: Override, reference: DictConfig) -> None:
         )
     if override.is_delete() and value is None:
         raise ValueError(f"{line!r} has nothing to remove: {key} is null. Accepted: {key}=<value>, or nothing.")
+    if override.is_delete() and override.value() not in (None, "", value):
+        raise ValueError(
+            f"{line!r} removes nothing: {key} is {as_text(value)}. Accepted: that value, or none. Try ~{key}."
+        )
 
 
 def parse(line: str) -> Override:

@@ -134,6 +134,7 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["+algo.gamma=1"], r"'\+algo\.gamma=1' adds algo\.gamma, which is there already\. .* Try algo\.gamma=1\."),
         (["+env=pendlum"], r"env=pendlum is unknown\. Did you mean env=pendulum\?"),
         (["~trainer.resume"], r"'~trainer\.resume' has nothing to remove: trainer\.resume is null\. Accepted"),
+        (["~algo.gamma=3"], r"'~algo\.gamma=3' removes nothing: algo\.gamma is 0\.97\. .* Try ~algo\.gamma\."),
         (["~hydra.run.dir"], r"'~hydra\.run\.dir': Hydra's own keys can't be removed\. .* Try hydra\.run\.dir=<value>"),
         (["algo/gamma=1"], r"Unknown key 'algo/gamma'\. Accepted: names with dots\. Try algo\.gamma=1\."),
         (["network.hidden=[8, 8]"], r"Did you mean 'network\.hiddens'\?.* Try 'network\.hiddens=\[8, 8\]'\."),
