@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import dis
 import math
+import numbers
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,7 +93,8 @@ def check_range(
         " or null" if optional else ""
     )
     advice = f" Try {hint}." if hint else ""
-    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+    number_type: Any = numbers.Integral if integer else numbers.Real  # NumPy's too
+    if isinstance(value, bool) or not isinstance(value, number_type):
         raise TypeError(f"{key}={value!r} is not {kind}. Accepted: {accepted}.{advice}")
     too_low = low is not None and (value <= low if low_open else value < low)
     too_high = high is not None and (value >= high if high_open else value > high)

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import get_class, instantiate
@@ -385,3 +386,8 @@ def test_stop_conditions_are_a_list():
         as_conditions(EnvSteps(5), "stop_conditions")
     assert as_conditions([], "stop_conditions") == ()
     assert as_conditions([lambda metrics: True], "stop_conditions")[0]({})
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert not EnvSteps(np.int64(100))({"env/steps": 99.0})
+    assert EnvSteps(np.int64(100))({"env/steps": 100.0})

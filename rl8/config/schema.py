@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -146,11 +146,11 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     seed = convert("seed", config.get("seed"), int, 1)
     check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
-    goal = options("goal", config["goal"], Goal)
+    goal = options("goal", config["goal"], Goal, before=before.get("goal"))
     network = _network(config["network"])
-    hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",)))
-    trainer = options("trainer", config["trainer"], TrainerSettings)
-    device = options("device", config["device"], DeviceSettings)
+    hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",), before=before.get("algo")))
+    trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
+    device = options("device", config["device"], DeviceSettings, before=before.get("device"))
     parts = {key: part(key, config[key], before.get(key)) for key in ("env", "model", "distribution")}
     parts["algo.optimizer"] = part("algo.optimizer", optimizer, before.get("algo", {}).get("optimizer"))
     for key in ("env", "algo.optimizer"):
@@ -182,7 +182,13 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     )
 
 
-def options(key: str, values: Mapping[str, Any], schema: type[Options], extra: tuple[str, ...] = ()) -> Options:
+def options(
+    key: str,
+    values: Mapping[str, Any],
+    schema: type[Options],
+    extra: tuple[str, ...] = (),
+    before: Mapping[str, Any] | None = None,
+) -> Options:
     """Return an instance of the dataclass `schema` with `values`, all of which it knows.
 
     Args:
@@ -190,16 +196,19 @@ def options(key: str, values: Mapping[str, Any], schema: type[Options], extra: t
         values: Names and values.
         schema: A dataclass whose constructor checks kinds and ranges.
         extra: Further names that exist under `key` and are handled elsewhere.
+        before: What the files say, to be advised where a value is of the wrong kind; by default what `schema` says.
 
     Raises:
         TypeError: If a value is of the wrong kind.
         ValueError: If a name does not exist or a value is out of range.
     """
-    known = [option.name for option in fields(schema)]  # type: ignore[arg-type]
+    defaults = {option.name: option.default for option in fields(schema)}  # type: ignore[arg-type]
+    known, hints = list(defaults), get_type_hints(schema)
     for name in values:
         if name not in known:
             raise ValueError(unknown_key(f"{key}.{name}", key, [*known, *extra]))
-    return schema(**values)
+    usual = defaults | {name: value for name, value in (before or {}).items() if name in defaults}
+    return schema(**{name: convert(f"{key}.{name}", value, hints[name], usual[name]) for name, value in values.items()})
 
 
 def part(key: str, values: Any, before: Any) -> Part | None:

@@ -25,7 +25,7 @@ STEPS = 4
 # Resets that are compared: what a reset draws from few choices may come out alike.
 RESETS = 4
 # Steps that are taken to see an episode end, and more after it to see the next one begin.
-STEPS_TO_AN_END, STEPS_AFTER = 128, 8
+STEPS_TO_AN_END, STEPS_AFTER = 128, 24
 
 CONSTRUCTOR = 'def __init__(self, num_envs, /, horizon=None, *, device="cpu", ...)'
 SIGNATURES = {"reset": "def reset(self, *, config=None)", "step": "def step(self, action)"}

@@ -184,3 +184,8 @@ def test_an_absolute_schedule_sets_the_rate_unless_both_are_typed():
     assert found.optimizer.options["lr"] == found.config["algo"]["optimizer"]["lr"] == 0.25
     with pytest.raises(ValueError, match=r"^algo.optimizer.lr=0.125 would have no effect: .* starts with 0.25. Try "):
         plan(*words, "algo.optimizer.lr=0.125")
+
+
+def test_a_value_of_another_kind_is_answered_with_the_files_own():
+    with pytest.raises(TypeError, match=r"^algo.num_envs=many is of the wrong kind. .* Try algo.num_envs=128"):
+        plan("algo.num_envs=many")
