@@ -221,6 +221,14 @@ class Trainer:
         """Write a checkpoint that `resume` goes on from."""
         return save_checkpoint(path, self.algorithm, self._extra)
 
+    def check_evaluation(self) -> None:
+        """Build the evaluation's environment and reset it once; `run` does so before it trains.
+
+        Raises:
+            ValueError: If the environment refuses it, in terms of the settings.
+        """
+        self._evaluation()
+
     def close(self) -> None:
         """Let the environments go: processes and simulators end. The command line does so after a run."""
         evaluated = [] if self._evaluator is None else [self._evaluator.env]

@@ -112,13 +112,13 @@ def test_the_plan_reaches_the_parts(workdir):
 
 
 def test_a_run_repeats_exactly_with_its_seed_and_not_with_another(workdir):
-    def weights(seed):
+    def weights(seed, name):
         chosen = plan(f"seed={seed}", *SMALL, *QUIET)
-        outcome = train(chosen, workdir / str(seed))
-        saved = torch.load(workdir / str(seed) / "policy.pt", weights_only=True)["weights"]
+        outcome = train(chosen, workdir / name)
+        saved = torch.load(workdir / name / "policy.pt", weights_only=True)["weights"]
         return outcome, torch.cat([tensor.flatten().double() for tensor in saved.values()])
 
-    (first, one), (again, same), (other, different) = weights(1), weights(1), weights(2)
+    (first, one), (again, same), (other, different) = weights(1, "a"), weights(1, "b"), weights(2, "c")
     assert first == again == Outcome(first.objective, None)
     assert torch.equal(one, same)
     assert other.objective != first.objective

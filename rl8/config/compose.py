@@ -105,12 +105,12 @@ def resolvable(cfg: DictConfig, folder: str = "run.dir") -> Iterator[None]:
     """Let `${hydra:...}` be resolved in the block; what only a job that runs would know is that of a first job.
 
     Args:
-        cfg: A config with Hydra's own node.
+        cfg: A config with Hydra's own node; nothing is done for one without, as a run's folder keeps it.
         folder: Where that node says which folder the job has.
     """
     instance = HydraConfig.instance()
     before = instance.cfg
-    if before is None:
+    if before is None and "hydra" in cfg:
         root = copy.deepcopy(cfg)
         OmegaConf.set_readonly(root.hydra, False)
         with open_dict(root):
