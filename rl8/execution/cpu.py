@@ -3,7 +3,6 @@
 * A minibatch is divided among threads, each of which computes pieces of its own (`pieces`, `threads`).
 * Perceptrons are computed block by block with their gradient written out (`perceptron`).
 * Where that makes them faster, an update takes env steps in an order in which neighbours resemble each other.
-* Where minibatches are so small that operations cost more than what they compute, there are fewer of them (`small`).
 * Where it does not, the forward pass of collect is kept for the update's first pass (`forward`).
 """
 
@@ -21,9 +20,7 @@ from rl8.env import Env
 from rl8.execution import networks
 from rl8.execution.eager import Eager
 from rl8.execution.forward import ForwardPass, shares_to_keep
-from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Gradient, Loss, Piece, Rows, gradient, split
-from rl8.execution.small import SmallUpdate, small_update
 from rl8.execution.threads import alone, side_by_side
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect, store_values
@@ -47,8 +44,6 @@ class CPU(Eager):
         self.threads = 1 if settings.compile else self.num_threads
         self.sorted = False
         self._ranks: Tensor | None = None  # place of each env step `[T * N]` in the order of the present update
-        self._small: SmallUpdate | None = None
-        self._small_acts = False
         self._forward: ForwardPass | None = None  # of the present horizon, for the first pass of its update
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
@@ -70,13 +65,12 @@ class CPU(Eager):
         """See `Eager.collect`."""
         self._forward = self._ranks = None
         keeps = self.forward_shares and not (deterministic or self.sorted or torch.is_inference_mode_enabled())
-        small = self._small is not None and not deterministic and self._small.holds_weights
         collect(
             self.env,
             self.policy,
             self.rollout,
             deterministic=deterministic,
-            act=self._act_and_keep if keeps else self._small.act if small and self._small else self._act,
+            act=self._act_and_keep if keeps else self._act,
             step=self._step,
             values=self._store_values,
         )
@@ -104,27 +98,11 @@ class CPU(Eager):
     @torch.no_grad()
     def begin_update(self) -> None:
         """See `Eager.begin_update`."""
-        self._small_acts = self._small is not None and self._small.begin()
         self._ranks = None
         if self._sorts:
             order = networks.order(self.policy, self.rollout, self.threads)
             self._ranks = None if order is None else order.argsort()
         self.sorted = self._ranks is not None
-
-    def learn_by(
-        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
-    ) -> None:
-        """See `Eager.learn_by`."""
-        whole = self._shares(slice(0, minibatch_size))
-        plain = self.amp_dtype is None and not self.settings.compile
-        if plain and not self._sorts and not self.forward_shares and len(whole) == len(whole[0]) == 1:
-            self._small = small_update(
-                self.policy, self.rollout, optimizer, terms, max_grad_norm=max_grad_norm, minibatch_size=minibatch_size
-            )
-
-    def optimize(self, rows: Rows) -> Tensor | None:
-        """See `Eager.optimize`."""
-        return self._small(rows) if self._small_acts and self._small is not None else None
 
     def arranged(self, rows: Rows) -> Rows:
         """See `Eager.arranged`; the order within a minibatch does not matter to its gradient."""

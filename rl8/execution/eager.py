@@ -22,7 +22,6 @@ from torch import Tensor
 from rl8.env import Env
 from rl8.env.results import check_obs
 from rl8.execution.graphs import Work
-from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, add, gradient, whole
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect
@@ -152,26 +151,6 @@ class Eager:
 
     def begin_update(self) -> None:
         """Look at the horizon that is about to be learned from."""
-
-    def learn_by(
-        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
-    ) -> None:
-        """Get ready for `optimize`; called once, where every minibatch is followed by an optimizer step.
-
-        Args:
-            optimizer: Takes the step.
-            terms: Coefficients of the loss; a tensor among them may change from update to update.
-            max_grad_norm: Norm to which gradients are clipped, or None.
-            minibatch_size: Env steps per minibatch.
-        """
-
-    def optimize(self, rows: Rows) -> Tensor | None:
-        """Take an optimizer step on a minibatch, gradient, clipping and all, or return None: then it takes its parts.
-
-        Returns:
-            `[7]` the parts of the loss and the gradient's norm before clipping.
-        """
-        return None
 
     def arranged(self, rows: Rows) -> Rows:
         """Return the places of a minibatch's sequences in an order and at an address that suit."""

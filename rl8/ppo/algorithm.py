@@ -17,7 +17,6 @@ from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.env.making import make_env
 from rl8.execution.eager import Eager, as_set
-from rl8.execution.kernels.loss import Terms
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
 from rl8.kinds import plain
@@ -160,17 +159,6 @@ class Algorithm:
         self.extra_losses = check_extra_losses(extra_losses or {})
         self._metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
-        if not hparams.accumulate_grads and not self.extra_losses:
-            terms = Terms(
-                hparams.clip_param,
-                hparams.vf_clip_param,
-                hparams.dual_clip_param,
-                hparams.vf_coeff,
-                self._entropy_coeff,
-            )
-            execution.learn_by(
-                self.optimizer, terms, max_grad_norm=hparams.max_grad_norm, minibatch_size=hparams.minibatch_size
-            )
         self._collect = execution.work(execution.collect, "rollout", self._collected)
         self._prepare = execution.work(self._compute_advantages, "advantages", self._prepared)
         self._learn = execution.work(self._learn_minibatch, "update", self._learned, self.optimizer)
@@ -320,9 +308,6 @@ class Algorithm:
     def _learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
         hparams, execution = self.hparams, self.execution
-        if not self.skips_nonfinite and (found := execution.optimize(rows)) is not None:
-            self._metrics.add_step(found)
-            return
         weight = 1.0
         if hparams.accumulate_grads:
             weight /= hparams.num_minibatches

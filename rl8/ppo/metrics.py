@@ -49,11 +49,6 @@ class UpdateMetrics:
         """Add the norm of a gradient, 0-d."""
         self.totals[GRAD_NORM] += norm
 
-    def add_step(self, found: Tensor) -> None:
-        """Add all `[7]` of a minibatch that had an optimizer step of its own."""
-        self.minibatch.copy_(found)
-        self.totals.add_(found)
-
     def means(self, minibatches: int) -> Metrics:
         """Return means over so many minibatches, 0-d each."""
         means = self.totals / minibatches

@@ -587,7 +587,6 @@ def test_the_entropy_coefficient_acts(build):
 def test_trap_13_the_ratio_is_1_in_the_first_minibatch(build, precision, env_cls):
     amp = {} if precision == "float32" else {"enable_amp": True, "amp_dtype": precision}
     algorithm = build(env_cls, num_sgd_iters=1, normalize_obs=True, **amp)
-    algorithm.execution._small = None  # which does not ask the policy; it has a test of its own
     iterate(algorithm)  # the statistics of observations are no longer the initial ones
     algorithm.collect()
     ratios = []
