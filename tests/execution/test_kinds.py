@@ -35,8 +35,9 @@ def test_a_cpu_calls_the_work_itself():
     assert type(work) is Work
     assert type(execution) is CPU
     assert execution.device == torch.device("cpu")
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.get_num_threads() == 2
+    with execution.applied():
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_num_threads() == 2
     assert execution.threads == 2
     assert execution_for(DeviceSettings(compile=True)).threads == 1
 

@@ -59,7 +59,7 @@ def test_conditions_may_watch_them(workdir):
     trainer = Trainer(Reports, **QUIET, horizons_per_env_reset=-1)
     trainer.run(stop_conditions=[HitsUpperBound("env/height", 10.0)])
     assert trainer.algorithm.iterations == 3  # means of 2.5, 6.5 and 10.5
-    with pytest.raises(ValueError, match=r"Unknown metric in a stop condition 'env/hight'. Did you mean 'env/height'"):
+    with pytest.raises(ValueError, match=r"Unknown metric 'env/hight'. Did you mean 'env/height'"):
         trainer.run(stop_conditions=[HitsUpperBound("env/hight", 10.0)])
 
 
