@@ -171,7 +171,7 @@ def test_the_command_line_trains_films_and_closes(program, monkeypatch, capsys):
     monkeypatch.setattr("gymnasium.vector.SyncVectorEnv", Vec)
     words = ["goal.env_steps=1", "algo.num_sgd_iters=1", "trainer.eval_horizon=4", "trainer.track=false"]
     assert main(["env=gymnasium", "env.id=CartPole-v1", "env.kwargs={sutton_barto_reward: true}", *words]) == 0
-    assert [vec.num_envs for vec in made] == [8, 16, 1]  # for training, evaluation and the film
+    assert [vec.num_envs for vec in made] == [8, 16, 8, 16]  # for training and evaluation: tried, then in earnest
     assert {id(vec) for vec in made} == {id(vec) for vec in closed}
     assert "policy.gif" in capsys.readouterr().out
 
