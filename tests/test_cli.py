@@ -43,7 +43,7 @@ MISTAKES = {
     "algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
     "+algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
     "++algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
-    "algo.gamma=abc": "algo.gamma=abc is of the wrong kind. Accepted: a number. Try algo.gamma=0.95.",
+    "algo.gamma=abc": "algo.gamma=abc is of the wrong kind. Accepted: a number. Try algo.gamma=0.97.",
     "algo.gamma=1.5": "algo.gamma=1.5 is out of range. Accepted: a number in [0, 1].",
     "algo.gamma=0.9,0.95": "gives several values. Accepted: one value",
     "device=gpu": "device=gpu is unknown. Did you mean device=cuda? Accepted: cpu, cuda.",

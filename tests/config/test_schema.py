@@ -84,7 +84,7 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["+foo=1"], r"Unknown key 'foo'\. Accepted: env, model"),
         (["+network.foo=1"], r"Unknown key 'network\.foo'"),
         (["+trainer.veiw=live"], r"Did you mean 'trainer\.view'\?"),
-        (["algo.gamma=abc"], r"algo\.gamma=abc is of the wrong kind\. Accepted: a number\. Try algo\.gamma=0\.95"),
+        (["algo.gamma=abc"], r"algo\.gamma=abc is of the wrong kind\. Accepted: a number\. Try algo\.gamma=0\.97"),
         (["algo.gamma=1.5"], r"algo\.gamma=1\.5 is out of range\. Accepted: a number in \[0, 1\]"),
         (["algo.sgd_minibatch_size=5000"], r"does not divide num_envs \* horizon = 8192"),
         (["algo.num_envs=1.5"], r"algo\.num_envs=1\.5 is of the wrong kind\. Accepted: an integer"),
