@@ -7,8 +7,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rl8.rollout.rollout import Rollout
+
 # Steps whose discounted sums are one matrix product; more are taken block after block.
 BLOCK: Final = 512
+
+
+def advantages_of(rollout: Rollout, rewards: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
+    """Return advantages `[T, N]` of a horizon, with rewards `[T, N]` that may be scaled; see `gae`."""
+    values = rollout.values
+    if rollout.is_last is None:
+        return gae_endless(rewards, values, gamma=gamma, gae_lambda=gae_lambda)
+    return gae(rewards, values[:-1], rollout.next_values(), rollout.is_last, gamma=gamma, gae_lambda=gae_lambda)
 
 
 def gae(

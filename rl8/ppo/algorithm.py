@@ -6,8 +6,8 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,21 +19,29 @@ from rl8.env.making import make_env
 from rl8.execution.eager import Eager, as_set
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
+from rl8.execution.reached import reached
 from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
-from rl8.ppo.advantages import gae, gae_endless, std_mean
+from rl8.ppo.advantages import advantages_of, std_mean
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss
+from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
-from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate, try_out
-from rl8.ppo.options import check_kind, check_options, check_parts, check_resets, fitting_defaults
-from rl8.ppo.resume import as_built, check_optimizer, dotted, load_env, save_env
+from rl8.ppo.optim import build_optimizer, clip_gradient, load_optimizer, set_learning_rate
+from rl8.ppo.options import (
+    check_kind,
+    check_options,
+    check_parts,
+    entropy_coeff,
+    fitting_defaults,
+    learning_rate,
+    validated,
+)
+from rl8.ppo.resume import as_built, check_optimizer, check_sizes, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
-from rl8.ppo.schedules import Schedule, starting_rate
-from rl8.rollout.containers import Tensors, named
+from rl8.rollout.containers import Tensors
 from rl8.rollout.metrics import Metrics, reward_metrics
-from rl8.rollout.nonfinite import leave_out, not_finite
+from rl8.rollout.nonfinite import leave_out_nonfinite
 from rl8.rollout.rollout import Minibatch, Rollout
 from rl8.settings import DeviceSettings
 
@@ -96,31 +104,18 @@ class Algorithm:
         **options: Unpack[HyperparameterOptions],
     ) -> None:
         check_options(Algorithm, options)
-        model_config, optimizer_config = plain(model_config), plain(optimizer_config)
-        check_parts(model_config, optimizer_config)
+        model_config, optimizer_config = check_parts(plain(model_config), plain(optimizer_config))
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
         fitting = fitting_defaults(env_cls, settings.device, options)
-        self.hparams = hparams = Hyperparameters.build({**fitting, **self.defaults, **options})
+        hparams = Hyperparameters.build({**fitting, **self.defaults, **options})
         execution = execution_for(settings, enable_amp=hparams.enable_amp, amp_dtype=hparams.amp_dtype)
         self.execution: Eager = execution
         self.device = execution.device
-        given = optimizer_config or {}
-        optimizer_config = {"lr": 1e-3, **given}
-        lr = starting_rate(optimizer_config["lr"], hparams.lr_schedule, typed="lr" in given, key="optimizer_config.lr")
-        self.lr = Schedule(float(lr), hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
-        self.entropy = Schedule(
-            hparams.entropy_coeff,
-            hparams.entropy_coeff_schedule,
-            hparams.entropy_coeff_schedule_kind,
-            name="algo.entropy_coeff_schedule",
-        )
+        self.lr = learning_rate(hparams, optimizer_config)
+        self.entropy = entropy_coeff(hparams)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
-        check_resets(self.env, hparams.horizons_per_env_reset)
-        self.env.validate()
-        if hparams.horizons_per_env_reset is None:
-            every = -1 if self.env.has_ends or self.env.opaque else 1
-            self.hparams = hparams = replace(hparams, horizons_per_env_reset=every)
+        self.hparams = hparams = validated(hparams, self.env)
         self._built = as_built(self.env)
         self.policy = Policy(
             self.env.observation_spec,
@@ -145,10 +140,10 @@ class Algorithm:
         execution.attach(self.env, self.policy, self.rollout, minibatches=hparams.num_minibatches)
         self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma).to(self.device)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        optimizer_config = {**optimizer_config, "lr": self.lr(0)}
         self.optimizer = build_optimizer(
-            optimizer_cls, self.parameters, {**optimizer_config, "lr": lr}, graphs=execution.live_optimizer
+            optimizer_cls, self.parameters, optimizer_config, graphs=execution.live_optimizer
         )
-        try_out(optimizer_cls, self.parameters, {**optimizer_config, "lr": lr})
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._known_resets = 0  # of opaque environments: evaluation may share them
         self._buffered = self._reset_wanted = False
@@ -159,10 +154,20 @@ class Algorithm:
         self.extra_losses = check_extra_losses(extra_losses or {})
         self._metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
-        self._collect = execution.work(execution.collect, "rollout", self._collected)
-        self._prepare = execution.work(self._compute_advantages, "advantages", self._prepared)
-        self._learn = execution.work(self._learn_minibatch, "update", self._learned, self.optimizer)
-        self._apply = execution.work(self._step_optimizer, "optimizer step", self._learned, self.optimizer)
+
+        def prepared() -> Tensors:
+            return reached(rollout=self.rollout, scaler=self.reward_scaler, explained=self._explained_variance)
+
+        def learned() -> Tensors:
+            parts = {"optimizer": self.optimizer, "scaler": execution.scaler, "metrics": self._metrics}
+            return reached(policy=self.policy, **parts)
+
+        self._collect = execution.work(
+            execution.collect, "rollout", lambda: reached(rollout=self.rollout, env=self.env)
+        )
+        self._prepare = execution.work(self._compute_advantages, "advantages", prepared)
+        self._learn = execution.work(self._learn_minibatch, "update", learned, self.optimizer)
+        self._apply = execution.work(self._step_optimizer, "optimizer step", learned, self.optimizer)
 
     # ------------------------------------------------------------------------------------------------- collect
 
@@ -190,16 +195,11 @@ class Algorithm:
         else:
             self._collect()
         self.horizons += 1
-        weights = self.rollout.weights
-        self.env_steps += self.hparams.batch_size
-        if weights is not None:
-            self.env_steps -= int((weights == 0).sum())  # host sync: where a library's resets take steps of their own
+        self.env_steps += self.rollout.env_steps()
         self._buffered = True
         if self.skips_nonfinite:
-            bad = not_finite(self.rollout)
-            leave_out(self.rollout, bad)
+            self._nonfinite.copy_(leave_out_nonfinite(self.rollout))
             self.execution.forget()
-            self._nonfinite.copy_(bad.sum())
         return reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
 
     def reset_next(self) -> None:
@@ -255,11 +255,7 @@ class Algorithm:
         if hparams.normalize_rewards:
             counted = None if rollout.weights is None else rollout.weights > 0
             rewards = self.reward_scaler(rewards, rollout.is_last, counted)
-        discount = {"gamma": hparams.gamma, "gae_lambda": hparams.gae_lambda}
-        if rollout.is_last is None:
-            advantages = gae_endless(rewards, rollout.values, **discount)
-        else:
-            advantages = gae(rewards, rollout.values[:-1], rollout.next_values(), rollout.is_last, **discount)
+        advantages = advantages_of(rollout, rewards, gamma=hparams.gamma, gae_lambda=hparams.gae_lambda)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
         if rollout.weights is not None:
             rollout.weights.div_(rollout.weights.mean().clamp(min=1e-8))
@@ -276,7 +272,7 @@ class Algorithm:
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
             before = self._metrics.totals[KL_DIV].clone()
-            for rows in self._minibatches():
+            for rows in self.rollout.minibatches(hparams.num_minibatches, shuffle=hparams.shuffle_minibatches):
                 self._learn(self.execution.arranged(rows))
                 updates += 1
                 if not hparams.accumulate_grads and self._too_far(self._metrics.minibatch[KL_DIV]):
@@ -290,20 +286,6 @@ class Algorithm:
     def _too_far(self, kl_div: Tensor) -> bool:
         target = self.hparams.target_kl_div
         return target is not None and float(kl_div) > target  # host sync: decides whether the next minibatch runs
-
-    def _minibatches(self) -> Iterator[Rows]:
-        """Yield the places of each minibatch's sequences, `[L, B]`, counted `t * N + n`; a slice where consecutive."""
-        hparams = self.hparams
-        shuffle = hparams.shuffle_minibatches and hparams.num_minibatches > 1
-        if not shuffle and not self.policy.recurrent:
-            for start in range(0, hparams.batch_size, hparams.minibatch_size):
-                yield slice(start, start + hparams.minibatch_size)
-            return
-        # Sequences are shuffled, never the steps inside them.
-        count = hparams.batch_size // hparams.seq_len
-        order = (torch.randperm if shuffle else torch.arange)(count, device=self.device)
-        for sequences in order.split(hparams.minibatch_size // hparams.seq_len):
-            yield self.rollout.places(sequences)
 
     def _learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
@@ -322,15 +304,7 @@ class Algorithm:
     def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> Sequence[Tensor]:
         """Return the loss of the sequences at some places, whose features and values may be known already."""
         batch = self.rollout.minibatch(rows)
-        found = self._loss(batch, outputs)
-        if not self.extra_losses:
-            return found
-        total, more = found.total, []
-        for weight, function in self.extra_losses.values():
-            term = function(self.policy, batch)
-            total = total + weight * term
-            more.append(term.detach())
-        return (total, *found[1:], *more)
+        return with_extra(self._loss(batch, outputs), self.extra_losses, self.policy, batch)
 
     def _loss_of(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
         """Return the loss of some sequences."""
@@ -363,14 +337,7 @@ class Algorithm:
         """
         scaler = self.execution.scaler
         scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.skips_nonfinite:  # a minibatch whose gradient is no number moves nothing
-            for gradient in gradients:
-                gradient.masked_fill_(~norm.isfinite(), 0.0)
-            norm = norm.nan_to_num(nan=0.0, posinf=0.0)
-        if self.hparams.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.hparams.max_grad_norm, norm)
+        norm = clip_gradient(self.parameters, self.hparams.max_grad_norm, skip_nonfinite=self.skips_nonfinite)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.
         self._metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
         scaler.step(self.optimizer)
@@ -386,29 +353,6 @@ class Algorithm:
         if self.policy.normalizers:
             obs, weights = rollout.obs[rollout.history : -1].flatten(0, 1), rollout.weights
             self.policy.update_normalizers(obs if weights is None else obs[weights.flatten() > 0])
-
-    # What each piece of work reads and writes, by name.
-
-    def _collected(self) -> Tensors:
-        rollout = {**vars(self.rollout), "env_metrics": self.rollout.env_metrics.sums}
-        return named({"rollout": rollout, "env": {"state": self.env.state}})
-
-    def _prepared(self) -> Tensors:
-        scaler = dict(self.reward_scaler.named_buffers())
-        return named({"rollout": vars(self.rollout), "scaler": scaler, "explained": self._explained_variance})
-
-    def _learned(self) -> Tensors:
-        weights = {name: weight for name, weight in self.policy.named_parameters() if weight.requires_grad}
-        scaler = self.execution.scaler
-        return named(
-            {
-                "weights": weights,
-                "gradient": {name: weight.grad for name, weight in weights.items()},
-                "optimizer": list(self.optimizer.state.values()),
-                "scaler": {name: vars(scaler).get(name) for name in ("_scale", "_growth_tracker")},
-                "metrics": vars(self._metrics),
-            }
-        )
 
     # --------------------------------------------------------------------------------------------------- resume
 
@@ -432,12 +376,7 @@ class Algorithm:
         Raises:
             ValueError: If shapes of the run differ; the message names the option.
         """
-        for name in ("num_envs", "horizon", "seq_len"):
-            if saved["hparams"][name] != getattr(self.hparams, name):
-                raise ValueError(
-                    f"algo.{name}={getattr(self.hparams, name)} differs from the checkpoint's. "
-                    f"Try algo.{name}={saved['hparams'][name]}."
-                )
+        check_sizes(self.hparams, saved["hparams"])
         self.policy.load_state_dict(saved["policy"])
         check_optimizer(self.optimizer, saved["optimizer"], saved["optimizer_cls"])
         load_optimizer(self.optimizer, saved["optimizer"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +121,13 @@ def ppo_loss(
         kl_div = _mean(ratio - 1 - log_ratio, weights)
         clip_fraction = _mean(((ratio - 1).abs() > clip_param).to(ratio.dtype), weights)
     return PPOLoss(total, policy.detach(), vf.detach(), mean_entropy.detach(), kl_div, clip_fraction)
+
+
+def with_extra(loss: PPOLoss, extra: Mapping[str, ExtraLoss], policy: Any, batch: Any) -> Sequence[Tensor]:
+    """Return a minibatch's loss with further terms added to its total, and each of them at the end for the log."""
+    terms = [(weight, function(policy, batch)) for weight, function in extra.values()]
+    total = sum((weight * term for weight, term in terms), start=loss.total)
+    return (total, *loss[1:], *(term.detach() for _, term in terms))
 
 
 def _mean(samples: Tensor, weights: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -55,12 +55,14 @@ def build_optimizer(
             # A number would be frozen into the graph; a tensor stays live.
             lr = options.get("lr", signature["lr"].default if "lr" in signature else 1e-3)
             options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
-        return optimizer_cls(parameters, **options)
+        optimizer = optimizer_cls(parameters, **options)
     except Exception as error:  # a missing index, a failed assertion: classes check in ways of their own
         raise ValueError(f"{optimizer_cls.__name__} refuses {dict(config)}: {error}.") from error
+    _try_out(optimizer_cls, parameters, config)
+    return optimizer
 
 
-def try_out(
+def _try_out(
     optimizer_cls: type[torch.optim.Optimizer], parameters: list[torch.nn.Parameter], config: Mapping[str, Any]
 ) -> None:
     """Take one step with parameters of the same shapes and no gradient: what would fail later fails now.
@@ -91,6 +93,25 @@ def try_out(
             f"algo.optimizer: {name} has no lr among the options of its parameters, so no schedule can set one. "
             "Accepted: a class with lr. Try algo.optimizer._target_=torch.optim.Adam."
         )
+
+
+def clip_gradient(parameters: Sequence[Tensor], max_norm: float | None, *, skip_nonfinite: bool = False) -> Tensor:
+    """Scale the gradient down to a norm over all parameters; return the norm before, 0-d.
+
+    Args:
+        parameters: Their gradients are changed in place.
+        max_norm: The largest norm; None leaves the gradient as it is.
+        skip_nonfinite: Whether a gradient with a number that is infinite or NaN becomes 0, and so moves nothing.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if skip_nonfinite:
+        for gradient in gradients:
+            gradient.masked_fill_(~norm.isfinite(), 0.0)
+        norm = norm.nan_to_num(nan=0.0, posinf=0.0)
+    if max_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

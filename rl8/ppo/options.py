@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from rl8.checks import unknown
@@ -12,6 +12,9 @@ from rl8.env import Env
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
+from rl8.ppo.schedules import Schedule, starting_rate
+
+DEFAULT_LR = 1e-3
 
 
 def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[str] = ()) -> None:
@@ -38,14 +41,39 @@ def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> d
     return {name: min(size, limits[name] or size) for name, size in sizes.items() if name not in options}
 
 
-def check_resets(env: Env, every: int | None) -> None:
-    """Raise ValueError where environments that step on their own would be reset between their ends."""
+def validated(hparams: Hyperparameters, env: Env) -> Hyperparameters:
+    """Validate an environment; return the numbers with a choice of `horizons_per_env_reset`.
+
+    Environments are never reset between horizons where episodes end on their own.
+
+    Raises:
+        TypeError: See `Env.validate`.
+        ValueError: The same, and where environments that step on their own would be reset between their ends.
+    """
+    every = hparams.horizons_per_env_reset
     if env.opaque and every is not None and every > 0:
         raise ValueError(
             f"algo.horizons_per_env_reset={every} would cut the episodes of {type(env).__name__}, whose environments "
             "begin anew on their own, each when its episode ends. Accepted: a negative number. Try "
             "algo.horizons_per_env_reset=-1."
         )
+    env.validate()
+    if every is not None:
+        return hparams
+    return replace(hparams, horizons_per_env_reset=-1 if env.has_ends or env.opaque else 1)
+
+
+def learning_rate(hparams: Hyperparameters, optimizer_config: Mapping[str, Any]) -> Schedule:
+    """Return the learning rate over env steps: the optimizer's, 1e-3 unless given, where no schedule says otherwise."""
+    lr = optimizer_config.get("lr", DEFAULT_LR)
+    start = starting_rate(lr, hparams.lr_schedule, typed="lr" in optimizer_config, key="optimizer_config.lr")
+    return Schedule(start, hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
+
+
+def entropy_coeff(hparams: Hyperparameters) -> Schedule:
+    """Return the weight of the entropy over env steps."""
+    points, kind = hparams.entropy_coeff_schedule, hparams.entropy_coeff_schedule_kind
+    return Schedule(hparams.entropy_coeff, points, kind, name="algo.entropy_coeff_schedule")
 
 
 def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> None:
@@ -67,8 +95,9 @@ def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> 
         )
 
 
-def check_parts(model_config: Any, optimizer_config: Any) -> None:
-    """Raise TypeError unless the keywords of model and optimizer are mappings or None."""
+def check_parts(model_config: Any, optimizer_config: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the keywords of model and optimizer; TypeError unless they are mappings or None."""
     for name, value in (("model_config", model_config), ("optimizer_config", optimizer_config)):
         if value is not None and not isinstance(value, Mapping):
             raise TypeError(f"{name}={value!r} is no mapping. Accepted: keywords by name, or None. Try {name}={{}}.")
+    return model_config or {}, optimizer_config or {}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rl8.env import Env
 from rl8.env.draws import drawn_values, restore
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.rollout.containers import named, plain, restored
 from rl8.specs import Nested
 
@@ -76,6 +77,14 @@ def load_env(env: Env, env_cls: Callable[..., Env], saved: Mapping[str, Any], bu
         env.derive()
     if saved["state"] is not None:
         env.state = restored(saved["state"], env.state)
+
+
+def check_sizes(hparams: Hyperparameters, saved: Mapping[str, Any]) -> None:
+    """Raise ValueError where a checkpoint's tensors have other shapes than a run's; the message names the option."""
+    for name in ("num_envs", "horizon", "seq_len"):
+        ours, theirs = getattr(hparams, name), saved[name]
+        if ours != theirs:
+            raise ValueError(f"algo.{name}={ours} differs from the checkpoint's. Try algo.{name}={theirs}.")
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], made_by: str) -> None:

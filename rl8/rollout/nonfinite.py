@@ -62,13 +62,13 @@ def not_finite(rollout: Rollout) -> Tensor:
 
 
 @torch.no_grad()
-def leave_out(rollout: Rollout, bad: Tensor) -> None:
-    """Let nothing be learned from some environments' horizon; what was not finite in it becomes 0.
+def leave_out_nonfinite(rollout: Rollout) -> Tensor:
+    """Let nothing be learned from environments that met such a number; it becomes 0. Return how many, 0-d.
 
     Args:
         rollout: Written in place.
-        bad: `[N]` bool, which environments.
     """
+    bad = not_finite(rollout)
     counted = (~bad).to(rollout.rewards.dtype).expand_as(rollout.rewards)
     rollout.weights = counted.clone() if rollout.weights is None else rollout.weights.mul_(counted)
     numbers = [series for _, series, _ in _series(rollout)]
@@ -81,6 +81,7 @@ def leave_out(rollout: Rollout, bad: Tensor) -> None:
     if isinstance(rollout.state, TensorDict):
         for _, leaf in leaves(rollout.state):
             leaf.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return bad.sum()
 
 
 def evidence(rollout: Rollout) -> dict[str, Any]:

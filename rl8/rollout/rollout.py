@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -119,9 +119,35 @@ class Rollout:
         if self.state is not None:
             self.state.copy_(restored(saved["state"], self.state))
 
+    def env_steps(self) -> int:
+        """Return how many env steps the horizon took, those left out in which environments only began anew."""
+        steps = self.horizon * self.num_envs
+        if self.weights is not None:
+            steps -= int((self.weights == 0).sum())  # host sync: where a library's resets take steps of their own
+        return steps
+
     def seen(self, t: int) -> Nested:
         """Return what the model sees at step t, `[1, N, ...]`."""
         return self.views.step(self.obs, self.ages, self.history + t)
+
+    def minibatches(self, count: int, *, shuffle: bool) -> Iterator[Tensor | slice]:
+        """Yield the places of so many minibatches' sequences, `[L, B]` each; a slice where they are consecutive steps.
+
+        Args:
+            count: Minibatches of equal size; divides the number of sequences.
+            shuffle: Whether sequences are dealt out at random. The steps inside them are never shuffled.
+        """
+        steps = self.horizon * self.num_envs
+        shuffle = shuffle and count > 1
+        if not shuffle and self.states is None:
+            size = steps // count
+            for start in range(0, steps, size):
+                yield slice(start, start + size)
+            return
+        sequences = steps // self.seq_len
+        order = (torch.randperm if shuffle else torch.arange)(sequences, device=self.rewards.device)
+        for some in order.split(sequences // count):
+            yield self.places(some)
 
     def places(self, sequences: Tensor) -> Tensor:
         """Return the places `[L, B]` of sequences `[B]`, counted `t * N + n` as sequences are `t // L * N + n`."""

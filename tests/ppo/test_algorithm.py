@@ -325,7 +325,18 @@ def test_threads_share_an_update(build, minibatch_size):
     for threads in (1, 2, 2):
         device = DeviceSettings(piece_size=12, num_threads=threads)
         algorithm = build(device=device, sgd_minibatch_size=minibatch_size)
-        assert len(algorithm.execution._shares(next(algorithm._minibatches()))) == threads
+        assert (
+            len(
+                algorithm.execution._shares(
+                    next(
+                        algorithm.rollout.minibatches(
+                            algorithm.hparams.num_minibatches, shuffle=algorithm.hparams.shuffle_minibatches
+                        )
+                    )
+                )
+            )
+            == threads
+        )
         metrics = iterate(algorithm, 2)
         after.append((weights(algorithm), metrics))
     torch.testing.assert_close(after[0][0], after[1][0], rtol=1e-4, atol=2e-5)
@@ -427,7 +438,9 @@ def test_sorted_minibatches_have_the_env_steps_of_unsorted_ones(minibatch_size, 
     every = torch.arange(8192)
     algorithm.execution.begin_update()
     ranks = algorithm.execution._ranks
-    for rows in algorithm._minibatches():
+    for rows in algorithm.rollout.minibatches(
+        algorithm.hparams.num_minibatches, shuffle=algorithm.hparams.shuffle_minibatches
+    ):
         plain, ordered = every[rows].flatten(), every[algorithm.execution.arranged(rows)].flatten()
         assert torch.equal(ordered.sort().values, plain.sort().values)
         assert (ranks[ordered].diff() > 0).all()
@@ -450,7 +463,9 @@ def test_trap_4_sequences_are_shuffled_whole(build, shuffle, minibatch_size):
     orders = []
     for _ in range(2):
         visited = []
-        for rows in algorithm._minibatches():
+        for rows in algorithm.rollout.minibatches(
+            algorithm.hparams.num_minibatches, shuffle=algorithm.hparams.shuffle_minibatches
+        ):
             places = torch.arange(horizon * num_envs)[rows].reshape(length, -1)
             assert places.numel() == minibatch_size
             steps, envs = places // num_envs, places % num_envs
