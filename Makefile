@@ -10,6 +10,9 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# tests run in several processes, one a core
+TOGETHER := -n logical --maxprocesses 8 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep test coverage check format docs ui wheel bench wheels bench-gpu clean
 
@@ -25,10 +28,10 @@ sweep: $(RUN_READY)  ## train once per combination of values, e.g. ARGS="algo.ga
 	$(BIN)/python -m rl8 --multirun $(ARGS)
 
 test: $(DEV_READY)  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 coverage: $(DEV_READY)  ## run the tests and list the lines that none of them reaches; takes half as long again
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) --cov $(ARGS)
 
 check: $(DEV_READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
