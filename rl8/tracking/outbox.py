@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rl8.tracking.provenance import TAG_LIMIT, clean_name, cut, redact
+from rl8.tracking.provenance import TAG_LIMIT, clean_name, cut
+from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line, is_final
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Outbox:
     def add_tag(self, name: str, value: str) -> None:
         """Queue a tag; a later value of the same name replaces it."""
         with self._lock:
-            self._tags[clean_name(name)] = cut(redact(value), TAG_LIMIT)
+            self._tags[clean_name(name)] = cut(value, TAG_LIMIT)
 
     def add_file(self, path: Path, folder: str | None) -> None:
         """Queue a copy of a file, or of a folder with all that is in it."""
@@ -89,7 +90,7 @@ class Outbox:
         """Queue a text as the file `name`, which may be in a folder (`"notes/first.txt"`)."""
         folder, _, file = name.rpartition("/")
         copy = self._copy_path(file)
-        copy.write_text(redact(text), encoding="utf-8")
+        copy.write_text(redacted(text), encoding="utf-8")
         self._files.append(_File(copy, folder or None))
 
     def _copy_path(self, name: str) -> Path:

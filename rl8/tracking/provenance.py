@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from rl8.kinds import as_text, is_list
+from rl8.tracking.secrets import MASK, is_secret, redacted
 
 # MLflow stores a parameter's value in at most 6000 characters, a tag's in 5000 on the oldest supported servers.
 PARAM_LIMIT: Final = 6000
@@ -24,30 +26,7 @@ NAME_LIMIT: Final = 250
 _PACKAGES: Final = ("rl8", "torch", "tensordict", "hydra-core", "omegaconf", "mlflow", "mlflow-skinny")
 
 
-_SECRET: Final = re.compile(r"(^|[._-])(password|passwd|token|secret|credentials?|api[_-]?key|access[_-]?key)s?$", re.I)
-_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^\s/@:'\"]*)(?P<password>:[^\s/@'\"]*)?@")
-_SETTING: Final = re.compile(
-    r"(?P<name>[\w.+-]*(?:password|passwd|token|secret|api[_-]?key|access[_-]?key)s?)(?P<equals>\s*[=:]\s*)"
-    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]]+)",
-    re.I,
-)
-MASK: Final = "***"
-
-
-def redact(text: str) -> str:
-    """Return a text without passwords and tokens: of addresses (`user:***@host`) and of settings named like secrets.
-
-    Whatever leaves the process goes through here: tags, parameters, files of MLflow, messages about addresses.
-    """
-
-    def address(match: re.Match[str]) -> str:
-        user = match["user"] if match["password"] is not None else ""  # alone it may be a token
-        return f"{match['scheme']}{user}{':' if user else ''}{MASK}@"
-
-    def setting(match: re.Match[str]) -> str:
-        return f"{match['name']}{match['equals']}{'null' if match['value'] == 'null' else MASK}"
-
-    return _SETTING.sub(setting, _ADDRESS.sub(address, text))
+_logger = logging.getLogger(__name__)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
@@ -56,10 +35,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     Values read as they would be typed on the command line (`null`, `true`, `[256, 256]`). Lists that hold mappings
     are numbered (`stop.conditions.0.key`). Values over the store's limit are cut, and secrets masked.
     """
-    masked = {
-        name: MASK if _SECRET.search(name) and value != "null" else redact(value) for name, value in _leaves(config, "")
-    }
-    return {clean_name(name): cut(value, PARAM_LIMIT) for name, value in masked.items()}
+    return {clean_name(name): cut(value, PARAM_LIMIT) for name, value in _leaves(config, "")}
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -70,11 +46,11 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _leaves(item, f"{name}.{index}" if name else str(index))
     elif name:
-        yield name, as_text(value)
+        yield name, MASK if is_secret(name, value) else as_text(value)
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """Return a nested config as YAML, in its own order; values that YAML has no form for as text."""
+    """Return a nested config as YAML, in its own order; values that YAML has no form for as text, secrets masked."""
     import yaml
 
     return str(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
@@ -82,7 +58,7 @@ def as_yaml(config: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): MASK if is_secret(str(key), item) else _plain(item) for key, item in value.items()}
     if is_list(value):
         return [_plain(item) for item in value]
     return value if value is None or type(value) in (bool, int, float, str) else as_text(value)
@@ -97,7 +73,11 @@ def clean_name(name: str) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return `text` in at most `limit` characters; a cut is marked by an ellipsis."""
+    """Return `text` as a store takes it: without secrets, as UTF-8, in at most `limit` characters.
+
+    A cut is marked by an ellipsis; what is no UTF-8 (a file name of another encoding) is shown escaped.
+    """
+    text = redacted(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -122,9 +102,8 @@ def git_state(folder: Path) -> dict[str, str]:
         answer = subprocess.run(
             command,
             capture_output=True,
-            text=True,
             encoding="utf-8",
-            errors="replace",  # a branch's name may be of another encoding
+            errors="backslashreplace",  # a branch may have any name
             timeout=5,
             check=True,
             # status would otherwise rewrite the index and collide with a git command of the user
@@ -164,7 +143,7 @@ def _cpu_model() -> str:
 def command_line() -> str:
     """Return the command that started this process, as one could paste it into a shell."""
     program, *arguments = sys.orig_argv or sys.argv
-    return redact(shlex.join([Path(program).name, *arguments]))
+    return redacted(shlex.join([Path(program).name, *arguments]))
 
 
 def user() -> str:
@@ -182,22 +161,40 @@ def provenance(device: str | None = None, folder: Path | None = None) -> dict[st
         device: Where the run computes, e.g. `"cuda:0"`; None leaves device and hardware out.
         folder: The folder whose git state is recorded; the working directory by default.
     """
+    tags: dict[str, str] = {"mlflow.source.type": "LOCAL"}
+    for part in (_process, lambda: _repository(folder or Path.cwd()), lambda: _device(device)):
+        tags |= _attempt(part)
+    return {name: cut(value, TAG_LIMIT) for name, value in tags.items()}
+
+
+def _attempt(part: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Return some tags; none where they can't be found out, which is no reason to stop a run."""
+    try:
+        return part()
+    except Exception as error:
+        _logger.debug("Some of what the run was made from is not known: %r", error)
+        return {}
+
+
+def _process() -> dict[str, str]:
     command = command_line()
-    tags = {
+    return {
         "command": command,
         "host": platform.node(),
         "mlflow.user": user(),
         "mlflow.source.name": command,
-        "mlflow.source.type": "LOCAL",
         **{f"version.{package}": version for package, version in versions().items()},
     }
-    git = git_state(folder or Path.cwd())
-    tags |= {f"git.{key}": value for key, value in git.items()}
-    if git:
-        tags["mlflow.source.git.commit"] = git["commit"]
-    if device is not None:
-        tags |= {"device": device, "hardware": hardware(device)}
-    return {name: cut(redact(value), TAG_LIMIT) for name, value in tags.items()}
+
+
+def _repository(folder: Path) -> dict[str, str]:
+    git = git_state(folder)
+    tags = {f"git.{key}": value for key, value in git.items()}
+    return {**tags, "mlflow.source.git.commit": git["commit"]} if git else {}
+
+
+def _device(device: str | None) -> dict[str, str]:
+    return {} if device is None else {"device": device, "hardware": hardware(device)}
 
 
 def origin() -> Path:

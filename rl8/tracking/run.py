@@ -33,6 +33,7 @@ from rl8.tracking.store import (
     public_uri,
     sqlite_file,
     store_uri,
+    typed_uri,
 )
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -140,9 +141,9 @@ class Tracker:
         """
         all_tags = provenance.provenance(device)
         for name, value in (tags or {}).items():
-            all_tags[provenance.clean_name(name)] = provenance.cut(provenance.redact(str(value)), provenance.TAG_LIMIT)
+            all_tags[provenance.clean_name(name)] = provenance.cut(str(value), provenance.TAG_LIMIT)
         if overrides:
-            all_tags["overrides"] = provenance.cut(provenance.redact("\n".join(overrides)), provenance.TAG_LIMIT)
+            all_tags["overrides"] = provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)
         parent_run_id = parent_run_id or os.environ.get(SWEEP_VARIABLE)
         if parent_run_id:
             all_tags[PARENT] = parent_run_id
@@ -186,9 +187,8 @@ class Tracker:
         if self._uri.startswith("http"):
             return self.url
         default = sqlite_file(self._uri) == Path.cwd() / "mlflow.db"
-        # an address with a password is not shown; it is in the variable that it came from
-        uri = self._uri if provenance.redact(self._uri) == self._uri else '"$MLFLOW_TRACKING_URI"'
-        return f"{'mlflow ui' if default else f'mlflow ui --backend-store-uri {uri}'}  then  {self.url}"
+        command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {typed_uri(self._uri)}"
+        return f"{command}  then  {self.url}"
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue metrics, and return in microseconds.

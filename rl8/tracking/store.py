@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rl8.checks import closest
-from rl8.tracking.provenance import clean_name, origin, redact
+from rl8.tracking.moved import follow
+from rl8.tracking.provenance import clean_name, origin
+from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +143,10 @@ def open_store(uri: str | None = None) -> Store:
 
     try:
         with _creation_lock(uri):
-            return Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri))
+            store = Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri))
+            if (file := sqlite_file(uri)) is not None:
+                follow(file)
+            return store
     except Exception as error:
         raise ValueError(store_problem(uri, error)) from error
 
@@ -158,11 +163,7 @@ def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         ValueError: If the address names no host.
     """
     parts = urllib.parse.urlsplit(uri)
-    if parts.scheme in _WEB and not parts.hostname:
-        raise ValueError(
-            f"MLFLOW_TRACKING_URI={public_uri(uri)!r} names no host. Accepted: the address of a server. "
-            f"Try MLFLOW_TRACKING_URI={parts.scheme}://127.0.0.1:5000."
-        )
+    _check_address(parts, uri)
     try:
         if parts.scheme in _WEB:
             with urllib.request.urlopen(_health(parts), timeout=timeout_s):
@@ -177,7 +178,29 @@ def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):
             return  # MLflow has its own certificate settings
-        raise StoreUnreachableError(f"The MLflow store at {public_uri(uri)} does not answer ({reason}).") from error
+        raise StoreUnreachableError(
+            f"The MLflow store at {public_uri(uri)} does not answer ({redacted(str(reason))})."
+        ) from error
+
+
+def _check_address(parts: urllib.parse.SplitResult, uri: str) -> None:
+    """Refuse a server's address without a host, or with a port that is none.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    if parts.scheme in _WEB and not parts.hostname:
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI={redacted(uri)!r} names no host. Accepted: the address of a server. "
+            f"Try MLFLOW_TRACKING_URI={parts.scheme}://127.0.0.1:5000."
+        )
+    try:
+        parts.port  # noqa: B018 (looking is what checks it)
+    except ValueError:
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI={redacted(uri)!r} has no port that is a number from 0 to 65535. Accepted: "
+            f"{parts.scheme}://user:password@host:port. Write %2F for a / in a password, and %40 for an @."
+        ) from None
 
 
 def _health(parts: urllib.parse.SplitResult) -> urllib.request.Request:
@@ -215,7 +238,7 @@ def experiment_id(store: Store, name: str) -> str:
     if experiment is None:
         try:
             # MLflow's own choice is a folder of the working directory, which may be a job's
-            place = None if origin() == Path() else (origin() / "mlruns" / clean_name(name)).as_uri()
+            place = None if origin() == Path() else str((origin() / "mlruns" / clean_name(name)).absolute())
             return str(store.client.create_experiment(name, artifact_location=None if store.is_server else place))
         except MlflowException as error:
             # another process was first
@@ -243,7 +266,12 @@ def public_uri(uri: str) -> str:
     file = sqlite_file(uri)
     if file is not None:
         return file.name if file.parent == Path.cwd() else str(file)
-    return redact(uri)
+    return redacted(uri)
+
+
+def typed_uri(uri: str) -> str:
+    """Return the address as a command takes it: by the variable that holds it if there is a password in it."""
+    return uri if redacted(uri) == uri else '"$MLFLOW_TRACKING_URI"'
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -309,7 +337,7 @@ def store_problem(uri: str, error: Exception) -> str:
         uri: Address of the store.
         error: What MLflow or the database driver raised.
     """
-    text = redact(str(error))
+    text = redacted(str(error))
     shown = public_uri(uri)
     if "unsupported URI" in text and _scheme(uri) in _KINDS:
         return f"The MLflow store {shown} needs packages that are missing. Type: pip install sqlalchemy alembic."
@@ -325,8 +353,8 @@ def store_problem(uri: str, error: Exception) -> str:
     if "out-of-date database schema" in text:
         return (
             f"The MLflow store {shown} was made by another version of MLflow than the one installed. Accepted: a "
-            f"database of the same version. Type `mlflow db upgrade {shown}` (after a copy of it), or start in another "
-            f"folder."
+            f"database of the same version. Type `mlflow db upgrade {typed_uri(uri)}` (after a copy of it), or start "
+            f"in another folder."
         )
     if "maintenance mode" in text:
         return (
@@ -338,8 +366,8 @@ def store_problem(uri: str, error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind if it has none."""
-    return redact(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
+    """Return the first line of an error's message without passwords, or its kind if it has none."""
+    return redacted(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
 def _quieten() -> None:

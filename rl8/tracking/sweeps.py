@@ -131,9 +131,7 @@ def start_sweep(
 
     settings = dict(_split(override) for override in overrides)
     swept = [_split(override)[0] for override in overrides if _has_choices(override)]
-    tags = provenance.provenance(device) | {
-        "overrides": provenance.cut(provenance.redact("\n".join(overrides)), provenance.TAG_LIMIT)
-    }
+    tags = provenance.provenance(device) | {"overrides": provenance.cut("\n".join(overrides), provenance.TAG_LIMIT)}
     try:
         store = open_store()
         number = experiment_id(store, experiment_name)

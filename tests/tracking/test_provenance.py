@@ -144,3 +144,34 @@ def test_provenance_is_one_set_of_tags(tmp_path):
     assert tags["git.commit"] == tags["mlflow.source.git.commit"]
     assert tags["command"] == provenance.command_line()[:5000]
     assert "device" not in provenance.provenance(None, tmp_path)
+
+
+def test_secrets_are_stored_nowhere():
+    config = {"env": {"api_key": "abc", "pad_token": 3, "url": "https://me:abc@host/x"}, "deep": [{"password": "abc"}]}
+    flat = provenance.flatten(config)
+    assert flat["env.api_key"] == flat["deep.0.password"] == "***"
+    assert flat["env.pad_token"] == "3"
+    assert flat["env.url"] == "https://me:***@host/x"
+    assert yaml.safe_load(provenance.as_yaml(config)) == {
+        "env": {"api_key": "***", "pad_token": 3, "url": "https://me:abc@host/x"},
+        "deep": [{"password": "***"}],
+    }
+    assert provenance.cut("rl8 env.api_key=abc seed=1", 100) == "rl8 env.api_key=*** seed=1"
+
+
+def test_a_branch_may_have_any_name(tmp_path):
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "commit", "-q", "--allow-empty", "-m", "x")
+    _git(tmp_path, "checkout", "-q", "-b", b"caf\xe9")
+    assert provenance.git_state(tmp_path)["branch"] == "caf\\xe9"
+
+
+def test_what_is_no_text_is_escaped():
+    assert provenance.cut("a\udce9b", 100) == "a\\udce9b"
+
+
+def test_what_can_not_be_found_out_stops_no_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "versions", lambda: 1 / 0)
+    tags = provenance.provenance("cpu", tmp_path)
+    assert tags["device"] == "cpu"
+    assert "version.torch" not in tags

@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import importlib.util
 import os
@@ -18,6 +19,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from rl8.tracking import store
+from rl8.tracking.run import Tracker
 from rl8.tracking.store import (
     StoreUnreachableError,
     check_answers,
@@ -30,8 +32,11 @@ from rl8.tracking.store import (
 
 
 @contextlib.contextmanager
-def listening(answer=None):
-    """Yield the port of a server that answers with a status, or takes connections and says nothing."""
+def listening(answer=None, heard=None):
+    """Yield the port of a server that answers with a status, or takes connections and says nothing.
+
+    What it is asked is added to `heard`: path and authorization.
+    """
     if answer is None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             yield server.getsockname()[1]
@@ -39,6 +44,8 @@ def listening(answer=None):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if heard is not None:
+                heard.append((self.path, self.headers.get("Authorization")))
             self.send_response(answer)
             self.end_headers()
 
@@ -111,6 +118,37 @@ def test_a_server_that_hangs():
 def test_a_server_that_says_anything_is_there(status):
     with listening(status) as port:
         check_answers(f"http://127.0.0.1:{port}/prefix/")
+
+
+def test_user_and_password_are_sent_as_mlflow_sends_them():
+    heard = []
+    with listening(200, heard) as port:
+        check_answers(f"http://me:s%40cret@127.0.0.1:{port}/prefix")
+        check_answers(f"http://127.0.0.1:{port}")
+    expected = "Basic " + base64.b64encode(b"me:s@cret").decode()
+    assert heard == [("/prefix/health", expected), ("/health", None)]
+
+
+def test_a_password_is_in_no_message(monkeypatch):
+    for uri in ("postgresql://me:s3cret@host/db", "https://s3cret@host:5000", "postgresql+x://me:s3cret@host/db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        tracker = Tracker(experiment_name="x")
+        assert "s3cret" not in f"{tracker.where} {tracker.place} {tracker.url}"
+        tracker._outbox.close()
+        for reason in ("out-of-date database schema", "unsupported URI", f"no {uri}", "maintenance mode"):
+            assert "s3cret" not in store.store_problem(uri, RuntimeError(reason))
+        assert "s3cret" not in store.store_problem(uri, ImportError(f"no driver for {uri}"))
+    for uri in (
+        "http://me:s3cret@",
+        "http://me:s3cret@:5000",
+        "http://me:s3/cret@host",
+        "postgresql://me:s3/cret@host/x",
+    ):
+        with pytest.raises(ValueError, match=r"names no host|%2F for a / in a password") as refused:
+            check_answers(uri)
+        assert "s3" not in str(refused.value)
+    assert store.typed_uri("postgresql://me:s3cret@host/db") == '"$MLFLOW_TRACKING_URI"'
+    assert store.typed_uri("postgresql://host/db") == "postgresql://host/db"
 
 
 def test_a_certificate_is_mlflows_business(monkeypatch):
