@@ -77,19 +77,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rl8: stopped by {name}", file=sys.stderr)
         return 128 + signal.Signals[name]
     except Exception as error:
-        return report(error)
+        return report(error, words)
     finally:
         gc.enable()
 
 
-def report(error: Exception) -> int:
-    """Say what went wrong, in one message if the user can mend it, and return the exit code."""
+def report(error: Exception, words: Sequence[str] = ()) -> int:
+    """Say what went wrong, in one message if the user can mend it, and return the exit code.
+
+    Args:
+        error: What was raised.
+        words: What was typed.
+    """
     from rl8.checks import is_mistake
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     elif is_mistake(error):
-        print(f"rl8: {error}", file=sys.stderr)
+        print(f"rl8: {compose.as_typed(str(error), words)}", file=sys.stderr)
         return 2
     else:
         # how the run was started is of no interest
@@ -248,7 +253,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ValueError("--cfg prints one config, -m makes many. Accepted: one of the two. Try it without -m.")
     with compose.composer():
         if args.package:
-            compose.check_key(args.package, "...", compose.checked(words, args.config_name)[0])
+            compose.check_key(args.package, None, compose.checked(words, args.config_name)[0])
         settings, plans = _check_jobs(words, args.config_name, args.multirun)
         is_sweep = settings.mode == RunMode.MULTIRUN
         folder = compose.folder_of(settings, "sweep.dir" if is_sweep else "run.dir")

@@ -22,6 +22,7 @@ from hydra.utils import get_object, instantiate
 from rl8.checks import closest, is_mistake, unknown
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
+from rl8.config.compose import option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
@@ -211,6 +212,13 @@ def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()
         return
     accepted = [name for name in parameters if name not in given]
     for name in part.options:
+        if name not in accepted and name in part.inherited:
+            option = option_with(part.key.replace(".", "/"), part.target)
+            advice = f"{part.key}={option}" if option else f"~{part.key}.{name}"
+            raise TypeError(
+                f"{part.name_key}={part.target} does not take {part.key}.{name}, which the chosen file sets. Accepted: "
+                f"{', '.join(accepted) or 'none'}. Try {advice}."
+            )
         if name not in accepted:
             near = closest(name, accepted)
             advice = f" Did you mean '{part.key}.{near}'?" if near else ""

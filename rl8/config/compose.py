@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,17 @@ def options(group: str) -> dict[str, str]:
     return found
 
 
+def option_with(group: str, target: str) -> str | None:
+    """Return the option of a group whose file names a class, None if there is none."""
+    for folder in folders():
+        for path in sorted((folder / group).glob("*.yaml")):
+            with contextlib.suppress(Exception):  # a file of the user's that is not chosen may be anything
+                content: Any = OmegaConf.to_container(OmegaConf.load(path))
+                if {"_target_": target}.items() <= (content.get(group) or content).items():
+                    return path.stem
+    return None
+
+
 @functools.lru_cache(maxsize=1)
 def root_file() -> dict[str, Any]:
     """Return the contents of rl8's own config.yaml, nothing resolved."""
@@ -256,7 +268,9 @@ def _check_single(override: Override, reference: DictConfig) -> None:
         return  # what is added may be anywhere: the whole config is checked afterwards, wherever its keys come from
     there, value = True, None
     try:
-        check_key(key, _as_text(override), reference)
+        check_key(
+            key, None if override.is_delete() else _as_text(override), reference, "~" if override.is_delete() else ""
+        )
         value = OmegaConf.select(reference, key, throw_on_missing=False)
     except OmegaConfBaseException:
         pass  # it refers to what only a job knows
@@ -304,6 +318,10 @@ def parse(line: str) -> Override:
             raise ValueError(unknown_option(key, value, list(options(key)))) from error
         quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
         advice = f" Try '{key}=\"{quoted}\"'." if "'" not in value and _readable(f'{key}="{quoted}"') else ""
+        if key.startswith("~"):
+            advice = f" Try {key}."
+        elif key.startswith("+"):
+            advice = ""  # whether there is something to add is not known yet
         raise ValueError(
             f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
             f"or text in quotes.{advice}"
@@ -349,13 +367,14 @@ def explain(error: BaseException) -> str:
     return f"{text} {explain(cause)}".strip() if cause is not None else text
 
 
-def check_key(key: str, value: str, reference: DictConfig) -> None:
+def check_key(key: str, value: str | None, reference: DictConfig, mark: str = "") -> None:
     """Refuse a key that a config does not have, naming the nearest one that it has.
 
     Args:
         key: Dotted name, as typed.
-        value: What was to be set, as typed.
+        value: What was to be set, as typed; None where nothing was.
         reference: The config that the chosen files make.
+        mark: What stood before the key.
 
     Raises:
         ValueError: If there is no such key.
@@ -368,9 +387,35 @@ def check_key(key: str, value: str, reference: DictConfig) -> None:
         elif OmegaConf.is_dict(node) and part in list(node.keys()):  # `in node` denies what is missing (???)
             if depth == len(parts) - 1:
                 return  # its value may refer to what only a job knows
+            if OmegaConf.is_interpolation(node, part):
+                _check_followed(parts, depth, node, value)
             node = None if OmegaConf.is_missing(node, part) else node[part]
         else:
-            raise ValueError(_no_key(parts, depth, node, reference, value))
+            raise ValueError(_no_key(parts, depth, node, reference, value, mark))
+
+
+def _check_followed(parts: Sequence[str], depth: int, node: Any, value: str | None) -> None:
+    """Refuse to set a part of what follows another key: it has no parts of its own."""
+    raw = OmegaConf.to_container(node, resolve=False)
+    followed = str(raw[parts[depth]]) if isinstance(raw, dict) else ""
+    key, parent = ".".join(parts), ".".join(parts[: depth + 1])
+    source = re.fullmatch(r"\$\{([\w.]+)\}", followed)
+    if value is None or source is None:
+        return
+    advice = ".".join([source[1], *parts[depth + 1 :]])
+    raise ValueError(
+        f"{key}={value}: {parent} follows {source[1]} and has no entries of its own. Accepted: a value for {parent} "
+        f"itself, or one for {advice}. Try {advice}={shlex.quote(value)}."
+    )
+
+
+def as_typed(message: str, words: Sequence[str]) -> str:
+    """Return a message whose advice adds the keys that were added (`+key=value`), since they are in no file."""
+    for word in words:
+        added = re.match(r"(\+\+?)([^=]+)=", word)
+        if added and "there already" not in message:
+            message = message.replace(f"Try {added[2]}=", f"Try {added[0]}")
+    return message
 
 
 def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
@@ -469,12 +514,13 @@ def _check_ambiguity(choices: Mapping[str, Any]) -> None:
             )
 
 
-def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str) -> str:
+def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str | None, mark: str) -> str:
     key, parent, rest = ".".join(parts), ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
     if not OmegaConf.is_dict(node):
         # a mapping where there is none yet, and else what is there
         nested = f"'{parent}={{{'.'.join(parts[depth:])}: {value}}}'"
-        advice = nested if node is None and depth == len(parts) - 1 else f"{parent}={shlex.quote(as_text(node))}"
+        adds = node is None and depth == len(parts) - 1 and value is not None
+        advice = nested if adds else f"{parent}={shlex.quote(as_text(node))}"
         return (
             f"Unknown key {key!r}: {parent} is {as_text(node)}, which has no keys. Accepted: a value for {parent} "
             f"itself. Try {advice}."
@@ -486,12 +532,16 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
     if guess and "=" in guess:
         return f"Unknown key {key!r}. Try {guess}."
-    if "_target_" in node and depth == len(parts) - 1 and not guess:
+    if "_target_" in node and depth == len(parts) - 1 and not guess and value is not None:
         return (
             f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
             f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
         )
-    advice = shlex.quote(f"{guess}={value}") if any(mark.isspace() for mark in value) else f"{guess}={value}"
+    advice = f"{mark}{guess}"
+    if value is not None:
+        advice += f"={value}"
+    if any(letter.isspace() for letter in advice):
+        advice = shlex.quote(advice)
     return unknown_key(key, parent, known, guess) + (f" Try {advice}." if guess else "")
 
 

@@ -72,12 +72,14 @@ class Part:
         target: Dotted name of the class.
         key: Where the config has its options, e.g. `"env"`.
         options: Keywords for its constructor.
+        inherited: Those of them that the chosen file has for another class.
     """
 
     name_key: str
     target: str
     key: str
     options: dict[str, Any]
+    inherited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,9 @@ def part(key: str, values: Any, before: Any) -> Part | None:
         return None
     target = check_target(f"{key}._target_", values["_target_"])
     kept = {str(name): value for name, value in values.items() if name not in _HYDRA_KEYS}
-    return Part(f"{key}._target_", target, key, like(key, kept, before if isinstance(before, Mapping) else {}))
+    before = before if isinstance(before, Mapping) else {}
+    inherited = [name for name in kept if name in before] if before.get("_target_") not in (None, target) else []
+    return Part(f"{key}._target_", target, key, like(key, kept, before), tuple(inherited))
 
 
 def like(key: str, values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

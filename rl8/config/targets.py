@@ -10,6 +10,7 @@ import ast
 import importlib.util
 import re
 import sys
+import typing
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -98,7 +99,8 @@ def _no_name(key: str, parts: Sequence[str], depth: int, names: Sequence[str]) -
     public = sorted({name for name in names if not name.startswith("_")})
     near = closest(name, public)
     advice = f" Try {key}={module}.{near}." if near else ""
-    accepted = ", ".join(public) or "nothing"
+    classes = [name for name in public if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and name not in typing.__all__]
+    accepted = ", ".join(classes or public) or "nothing"
     return f"{key}={'.'.join(parts)!r}: module {module!r} has no {name!r}. Accepted: {accepted}.{advice}"
 
 

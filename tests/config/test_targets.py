@@ -57,7 +57,7 @@ def test_names_that_may_be_classes_pass_without_an_import(modules, target):
         ("lazy-env.MyEnv", "is no class"),
         ("os.system", "Python's standard library, which is not allowed"),
         ("builtins.eval", "Python's standard library, which is not allowed"),
-        ("lazy_env.MyEnw", r"module 'lazy_env' has no 'MyEnw'. Accepted: MyEnv, .* Try env\._target_=lazy_env.MyEnv"),
+        ("lazy_env.MyEnw", r"module 'lazy_env' has no 'MyEnw'. Accepted: MyEnv\. Try env\._target_=lazy_env.MyEnv"),
         ("lazy_env.hidden", "module 'lazy_env' has no 'hidden'"),
         ("lasy_env.MyEnv", r"no module 'lasy_env'.* \(there: .*lazy_env.py.* Try env\._target_=lazy_env.MyEnv"),
         ("no_such_thing_at_all.MyEnv", "no module 'no_such_thing_at_all'"),
