@@ -14,6 +14,12 @@ FILLER: Final = "filler"
 METRICS: Final = "metrics"
 ACTION_MASK: Final = "action_mask"
 
+# What a truncated episode bootstraps from: `algo.bootstrap`.
+BOOTSTRAP_FINAL_OBS: Final = "final_obs"
+BOOTSTRAP_LAST_VALUE: Final = "last_value"
+BOOTSTRAP_NONE: Final = "none"
+BOOTSTRAPS: Final = (BOOTSTRAP_FINAL_OBS, BOOTSTRAP_LAST_VALUE, BOOTSTRAP_NONE)
+
 # Metrics. Counts say what they count: env steps are single transitions (num_envs * horizon per iteration).
 ENV_STEPS: Final = "env/steps"
 ENV_RESETS: Final = "env/resets"

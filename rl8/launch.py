@@ -326,7 +326,12 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     trainer.close()
     policy, notes = trainer.algorithm.policy, list(plan.notes)
     shapes = policy.distribution_cls.feature_shapes(policy.action_spec)
-    found = plan.idle | effects.features(plan.typed, set(_names(shapes)), policy.recurrent)
+    found = plan.idle | effects.features(
+        plan.typed,
+        set(_names(shapes)),
+        recurrent=policy.recurrent,
+        truncates=trainer.algorithm.env.truncates,
+    )
     batch = trainer.algorithm.hparams.batch_size
     goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
     if goal is not None and goal < batch:

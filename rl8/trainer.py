@@ -70,6 +70,13 @@ MAX_CURVE: Final = 2_000
 CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
 EVAL_METRICS = (*(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in SPREAD), data.EVAL_MS)
 
+# What an episode is worth beyond its time limit.
+BOOTSTRAPPED: Final = {
+    data.BOOTSTRAP_FINAL_OBS: "the value of the last observation follows",
+    data.BOOTSTRAP_LAST_VALUE: "the value before the last step follows",
+    data.BOOTSTRAP_NONE: "nothing follows",
+}
+
 _logger = logging.getLogger(__name__)
 
 
@@ -600,6 +607,8 @@ class Trainer:
             "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
             "until": stop.describe(),
         }
+        if algorithm.env.truncates:
+            info["time limits"] = f"{BOOTSTRAPPED[hparams.bootstrap or '']} (algo.bootstrap={hparams.bootstrap})"
         if self._origin is not None:
             info["begins from"] = f"{self._origin}, {algorithm.env_steps:,} env steps"
         view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))

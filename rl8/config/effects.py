@@ -73,13 +73,14 @@ def idle(
     return found
 
 
-def features(typed: tuple[str, ...], names: set[str], recurrent: bool) -> dict[str, str]:
-    """Return the typed keys that have no effect with the policy that was built.
+def features(typed: tuple[str, ...], names: set[str], *, recurrent: bool, truncates: bool) -> dict[str, str]:
+    """Return the typed keys that have no effect with the policy and the environment that were built.
 
     Args:
         typed: Dotted keys whose value was changed on the command line.
         names: Features that the model computes for the action distribution.
         recurrent: Whether the policy carries a state.
+        truncates: Whether the environment has a time limit.
     """
     found = {}
     if "log_std" not in names:
@@ -87,6 +88,8 @@ def features(typed: tuple[str, ...], names: set[str], recurrent: bool) -> dict[s
         found = {key: "these actions have no standard deviation" for key in keys if key in typed}
     if not recurrent and "algo.seqs_per_state_reset" in typed:
         found["algo.seqs_per_state_reset"] = "the policy carries no state from step to step"
+    if not truncates and "algo.bootstrap" in typed:
+        found["algo.bootstrap"] = "no time limit ends an episode of this environment"
     return found
 
 

@@ -53,6 +53,11 @@ class Env(ABC):
         begins_anew: Whether the class makes sure that a new episode begins where one ended.
         has_ends: Whether episodes end (`"terminated"`, `"truncated"`). `validate` finds it out from a few steps; a
             class that reports ends at some steps only sets it to True.
+        truncates: Whether a time limit ends episodes (`"truncated"`); found out and set like `has_ends`.
+        has_final_obs: Whether a step that reports `"truncated"` gives `"final_obs"`. A class that only has the
+            observation after the reset sets it to False: the value before the step then stands for the final one.
+        steps_between_truncations: Steps from one truncation of an environment to its next at least; None if unknown. A
+            CUDA graph then keeps fewer final observations.
         metric_names: What a step reports in `"metrics"`, as `validate` found it.
         drawn: Paths of what a reset draws beside the state, as `validate` found them.
         resets: How often opaque environments began anew; training follows where something else reset them.
@@ -71,9 +76,12 @@ class Env(ABC):
     max_num_envs: ClassVar[int | None] = None
     begins_anew: ClassVar[bool] = False
     has_ends: bool = False
+    truncates: bool = False
+    has_final_obs: bool = True
     metric_names: frozenset[str] = frozenset()
     drawn: frozenset[str] = frozenset()
 
+    steps_between_truncations: int | None = None
     opaque: bool = False
     shared: bool = False
     resets: int = 0
@@ -147,8 +155,9 @@ class Env(ABC):
             A TensorDict with batch size `[N]`: `"obs"` `[N, ...]`, `"rewards"` `[N]` or `[N, 1]`, and optionally
             `"terminated"` `[N]` and `"truncated"` `[N]` (bool; such an environment has already begun anew, and `"obs"`
             is its first observation), `"final_obs"` `[N, ...]` (the observation before the reset; needed with
-            `"truncated"`) and `"metrics"`: a dictionary of numbers `[N]` by name, recorded as `env/<name>`, their mean
-            over the horizon (NaN says nothing: an environment without news is left out of the mean).
+            `"truncated"`, see `has_final_obs`) and `"metrics"`: a dictionary of numbers `[N]` by name, recorded as
+            `env/<name>`, their mean over the horizon (NaN says nothing: an environment without news is left out of the
+            mean).
             Where a library spends a step on beginning anew, whatever the action, `"filler"` `[N]` (bool) marks it: it
             is left out of the loss and of all statistics.
         """
@@ -169,6 +178,18 @@ class Env(ABC):
     def has_pictures(self) -> bool:
         """Whether `render` returns something."""
         return type(self).render is not Env.render
+
+    def begin_at_random_ages(self) -> None:
+        """After a reset, let each episode be as old as chance has it, so that not all are truncated together.
+
+        Raises:
+            ValueError: If ages can't be set here.
+        """
+        raise ValueError(
+            f"algo.random_initial_ages=true: the ages of {type(self).__name__}'s episodes can't be set. Accepted: "
+            "env=mjlab, env=isaaclab, an EpisodicEnv with max_episode_steps, or an environment that defines "
+            "begin_at_random_ages(self). Try algo.random_initial_ages=false."
+        )
 
     def close(self) -> None:  # noqa: B027 (most environments hold nothing but tensors)
         """Let go of processes, windows and simulators; called at the end of a run, after which nothing else is."""

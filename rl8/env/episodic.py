@@ -64,7 +64,8 @@ class EpisodicEnv(Env):
         hint = "env.max_episode_steps=200"
         most = torch.iinfo(torch.int32).max
         check_range("env.max_episode_steps", max_episode_steps, 1, most, integer=True, optional=True, hint=hint)
-        self.max_episode_steps = max_episode_steps
+        self.max_episode_steps = self.steps_between_truncations = max_episode_steps
+        self.truncates = max_episode_steps is not None
 
     @abstractmethod
     def begin(self) -> Nested:
@@ -115,6 +116,15 @@ class EpisodicEnv(Env):
         if metrics:
             result[METRICS] = dict(metrics[0])
         return TensorDict(result, [self.num_envs])
+
+    def begin_at_random_ages(self) -> None:
+        """See `Env.begin_at_random_ages`."""
+        if self.max_episode_steps is None:
+            raise ValueError(
+                f"algo.random_initial_ages=true: episodes of {type(self).__name__} have no time limit. Try "
+                "algo.random_initial_ages=false, or a limit, e.g. env.max_episode_steps=200."
+            )
+        self._keep(self.current, torch.randint_like(self.state["steps"], self.max_episode_steps))
 
     def check_hooks(self) -> None:
         """Raise ValueError where `begin` or `advance` returns another shape or type than is said there."""

@@ -35,7 +35,7 @@ def validate(env: Environment, base: type) -> None:
     """Check specs against real outputs, shapes, devices, finite values and the state rule.
 
     The environment is left reset; torch's random number generators are restored. What was found out about it is noted
-    in its attributes `drawn`, `has_ends` and `metric_names`.
+    in its attributes `drawn`, `has_ends`, `truncates` and `metric_names`.
 
     Args:
         env: The environment.
@@ -58,6 +58,7 @@ def validate(env: Environment, base: type) -> None:
             keys |= {str(key) for key in result.keys()}  # noqa: SIM118 (TensorDict iterates over rows)
             env.metric_names |= {str(key) for key in result[METRICS].keys()} if METRICS in keys else set()  # noqa: SIM118
         env.has_ends = env.has_ends or bool(keys & {TERMINATED, TRUNCATED})
+        env.truncates = env.truncates or TRUNCATED in keys
         if env.has_ends and not env.begins_anew:
             _check_new_episodes(env)
         if env.opaque:

@@ -19,6 +19,7 @@ from rl8.execution.eager import Eager
 from rl8.execution.graphs import CapturedWork, Work
 from rl8.execution.pieces import Loss, Rows, gradient, split
 from rl8.policy.policy import Policy
+from rl8.rollout.bootstrap import FinalSlots
 from rl8.rollout.containers import Tensors, alike, named
 from rl8.rollout.rollout import Rollout
 from rl8.settings import DeviceSettings
@@ -50,6 +51,9 @@ class CUDA(Eager):
         """See `Eager.attach`."""
         super().attach(env, policy, rollout, minibatches=minibatches)
         self._whole = minibatches == 1
+        if not env.opaque:  # a captured rollout can't ask which episodes were truncated
+            slots = -(-rollout.horizon // (env.steps_between_truncations or 1))
+            rollout.finals = FinalSlots(rollout.num_envs, slots, self.device)
 
     def work(
         self,
@@ -71,10 +75,10 @@ class CUDA(Eager):
         self._works[name] = work
         return work
 
-    def reset(self, config: dict[str, Any] | None) -> Nested:
+    def reset(self, config: dict[str, Any] | None, *, random_ages: bool = False) -> Nested:
         """See `Eager.reset`."""
         before, kept = self._addresses(), self._own_tensors()
-        obs = super().reset(config)
+        obs = super().reset(config, random_ages=random_ages)
         for name, tensor in kept.items():  # one that a reset made anew is written to where a graph reads it
             made = getattr(self.env, name, None)
             if made is not tensor and alike(made, tensor):

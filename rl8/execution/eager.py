@@ -134,10 +134,12 @@ class Eager:
 
     # ---------------------------------------------------------------------------------------------------- collect
 
-    def reset(self, config: dict[str, Any] | None) -> Nested:
-        """Reset the environment and return its observations `[N, ...]`."""
+    def reset(self, config: dict[str, Any] | None, *, random_ages: bool = False) -> Nested:
+        """Reset the environment, to episodes of random ages if so wished; return its observations `[N, ...]`."""
         obs = self.env.reset(config=copy.deepcopy(config))
         check_obs(self.env, obs, "reset() returns observations", values=False)
+        if random_ages:
+            self.env.begin_at_random_ages()
         return obs
 
     def collect(self, *, deterministic: bool = False) -> None:

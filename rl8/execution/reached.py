@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rl8.env import Env
+from rl8.rollout.bootstrap import FinalRows
 from rl8.rollout.containers import Tensors, named
 from rl8.rollout.env_metrics import EnvMetrics
 
@@ -35,4 +36,9 @@ def _inside(part: Any) -> Any:
         return {name: vars(part).get(name) for name in ("_scale", "_growth_tracker")}
     if isinstance(part, Env):
         return part.state
-    return {name: value.sums if isinstance(value, EnvMetrics) else value for name, value in vars(part).items()}
+    if isinstance(part, (EnvMetrics, FinalRows)):
+        return part.tensors()
+    return {
+        name: _inside(value) if isinstance(value, (EnvMetrics, FinalRows)) else value
+        for name, value in vars(part).items()
+    }

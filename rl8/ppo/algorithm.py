@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from rl8.data import BOOTSTRAP_FINAL_OBS
 from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.env.making import make_env
@@ -136,6 +137,7 @@ class Algorithm:
             hparams.horizon,
             seq_len=hparams.seq_len,
             seqs_per_state_reset=hparams.seqs_per_state_reset,
+            bootstrap=hparams.bootstrap or BOOTSTRAP_FINAL_OBS,
         )
         execution.attach(self.env, self.policy, self.rollout, minibatches=hparams.num_minibatches)
         self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma).to(self.device)
@@ -184,7 +186,7 @@ class Algorithm:
             0-d tensors on the device.
         """
         if self._reset_due():
-            self.rollout.start(self.execution.reset(env_config))
+            self.rollout.start(self.execution.reset(env_config, random_ages=self.hparams.random_initial_ages))
             self.reward_scaler.reset()
             self.resets += 1
             self._known_resets = self.env.resets

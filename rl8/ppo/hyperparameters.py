@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from rl8.checks import MAX_COUNT, check_choice, check_range, largest_divisor, unknown
+from rl8.data import BOOTSTRAPS
 from rl8.kinds import convert_fields
 
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
@@ -25,6 +26,12 @@ class Hyperparameters:
         horizon: Env steps per environment and iteration, T.
         horizons_per_env_reset: Horizons between resets of the environment; 1 resets before each, negative only once.
             None is -1 where episodes end by themselves, which a reset would cut off, and 1 elsewhere.
+        random_initial_ages: Whether a reset begins episodes at random ages, so that time limits don't end all of them
+            together; where the environment can.
+        bootstrap: What an episode that a time limit cut off bootstraps from: `"final_obs"` the value of its last
+            observation, `"last_value"` the value before its last step (what rsl_rl does, for simulators that return the
+            observation after the reset only), `"none"` nothing, as if it had terminated. None takes `"final_obs"`
+            where the environment gives that observation, else `"last_value"`.
         gamma: Discount factor, in [0, 1].
         gae_lambda: Lambda of generalized advantage estimation, in [0, 1]: 0 is low variance, 1 is low bias.
         num_sgd_iters: Passes over the collected data per iteration.
@@ -57,6 +64,8 @@ class Hyperparameters:
     num_envs: int = 8192
     horizon: int = 32
     horizons_per_env_reset: int | None = None
+    random_initial_ages: bool = False
+    bootstrap: str | None = None
     gamma: float = 0.95
     gae_lambda: float = 0.95
     num_sgd_iters: int = 4
@@ -143,6 +152,8 @@ class Hyperparameters:
             check_range(f"algo.{name}", getattr(self, name), 0)
         for name in ("target_kl_div", "max_grad_norm"):
             check_range(f"algo.{name}", getattr(self, name), 0, low_open=True, optional=True)
+        if self.bootstrap is not None:
+            check_choice("algo.bootstrap", self.bootstrap, BOOTSTRAPS)
         check_choice("algo.amp_dtype", self.amp_dtype, ("bf16", "fp16"))
         for name in ("lr_schedule_kind", "entropy_coeff_schedule_kind"):
             check_choice(f"algo.{name}", getattr(self, name), ("step", "interp"))

@@ -8,11 +8,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from rl8.checks import unknown
+from rl8.data import BOOTSTRAP_FINAL_OBS, BOOTSTRAP_LAST_VALUE
 from rl8.env import Env
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
 from rl8.ppo.schedules import Schedule, starting_rate
+from rl8.rng import forked
 
 DEFAULT_LR = 1e-3
 
@@ -42,13 +44,14 @@ def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> d
 
 
 def validated(hparams: Hyperparameters, env: Env) -> Hyperparameters:
-    """Validate an environment; return the numbers with a choice of `horizons_per_env_reset`.
+    """Validate an environment; return the numbers with a choice of `horizons_per_env_reset` and `bootstrap`.
 
     Environments are never reset between horizons where episodes end on their own.
 
     Raises:
         TypeError: See `Env.validate`.
-        ValueError: The same, and where environments that step on their own would be reset between their ends.
+        ValueError: The same, and where environments that step on their own would be reset between their ends, or an
+            environment does not give what a bootstrap or random ages take.
     """
     every = hparams.horizons_per_env_reset
     if env.opaque and every is not None and every > 0:
@@ -58,9 +61,12 @@ def validated(hparams: Hyperparameters, env: Env) -> Hyperparameters:
             "algo.horizons_per_env_reset=-1."
         )
     env.validate()
-    if every is not None:
-        return hparams
-    return replace(hparams, horizons_per_env_reset=-1 if env.has_ends or env.opaque else 1)
+    if every is None:
+        every = -1 if env.has_ends or env.opaque else 1
+    if hparams.random_initial_ages:
+        with forked(env.device):
+            env.begin_at_random_ages()  # says why where it can't
+    return replace(hparams, horizons_per_env_reset=every, bootstrap=_fitting_bootstrap(env, hparams.bootstrap))
 
 
 def learning_rate(hparams: Hyperparameters, optimizer_config: Mapping[str, Any]) -> Schedule:
@@ -74,6 +80,20 @@ def entropy_coeff(hparams: Hyperparameters) -> Schedule:
     """Return the weight of the entropy over env steps."""
     points, kind = hparams.entropy_coeff_schedule, hparams.entropy_coeff_schedule_kind
     return Schedule(hparams.entropy_coeff, points, kind, name="algo.entropy_coeff_schedule")
+
+
+def _fitting_bootstrap(env: Env, wanted: str | None) -> str:
+    """Return what truncated episodes bootstrap from: what is wanted, or the best that the environment gives.
+
+    Raises:
+        ValueError: If the environment does not give what that takes.
+    """
+    if wanted == BOOTSTRAP_FINAL_OBS and not env.has_final_obs:
+        raise ValueError(
+            f"algo.bootstrap={wanted} needs the last observation of an episode, and {type(env).__name__} only has the "
+            f"one after the reset. Accepted: {BOOTSTRAP_LAST_VALUE}, none. Try algo.bootstrap={BOOTSTRAP_LAST_VALUE}."
+        )
+    return wanted or (BOOTSTRAP_FINAL_OBS if env.has_final_obs else BOOTSTRAP_LAST_VALUE)
 
 
 def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> None:

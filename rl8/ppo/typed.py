@@ -28,6 +28,8 @@ class HyperparameterOptions(TypedDict, total=False):
     num_envs: int
     horizon: int
     horizons_per_env_reset: int | None
+    random_initial_ages: bool
+    bootstrap: str | None
     gamma: float
     gae_lambda: float
     num_sgd_iters: int

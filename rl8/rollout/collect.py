@@ -44,6 +44,7 @@ def collect(
     """
     act, step = act or policy.act, step or env.step
     state: Nested | None = rollout.state
+    rollout.finals.begin()
     for t in range(rollout.horizon):
         if t % rollout.seq_len == 0:
             state = rollout.begin_sequence(t // rollout.seq_len, state)
@@ -76,12 +77,16 @@ def collect(
 def store_values(policy: Policy, rollout: Rollout, *, piece_size: int | None = None, done: int = 0) -> None:
     """Store the values of all T + 1 observations, or of the last one if the others came with the features.
 
+    Those of the final observations of truncated episodes are stored too.
+
     Args:
         policy: Computes them.
         rollout: Written in place.
         piece_size: Observations per forward pass; None takes all at once.
         done: Observations whose values are stored already, counted `t * N + n`.
     """
+    if rollout.truncated is not None and rollout.final_values is not None:
+        rollout.finals.store(rollout.final_values, rollout.truncated, policy, piece_size)
     if not policy.model.has_value_pass:
         rollout.values[rollout.horizon] = policy.values(rollout.seen(rollout.horizon), rollout.state)[0]
         return

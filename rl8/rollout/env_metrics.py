@@ -36,6 +36,10 @@ class EnvMetrics:
             else:
                 self.sums[str(name)] = step
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what stays where it is from horizon to horizon, by name."""
+        return self.sums
+
     def means(self) -> dict[str, Tensor]:
         """Return `env/<name>`, 0-d; NaN where nothing was reported."""
         return {f"env/{name}": total[0] / total[1] for name, total in self.sums.items()}

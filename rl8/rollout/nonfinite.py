@@ -47,8 +47,8 @@ def _series(rollout: Rollout) -> Iterator[tuple[str, Tensor, str]]:
     yield "The action's log-probability", rollout.logp, diverged
     yield "The policy's value", rollout.values, diverged
     yield "The reward", rollout.rewards, f"The environment returned it. {NOT_FINITE}"
-    if rollout.final_values is not None and rollout.is_last is not None:
-        final = torch.where(rollout.is_last, rollout.final_values, 0.0)
+    if rollout.final_values is not None and rollout.truncated is not None:
+        final = torch.where(rollout.truncated, rollout.final_values, 0.0)
         yield "The value of a final observation (final_obs)", final, f"The environment returned that. {NOT_FINITE}"
 
 

@@ -10,8 +10,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.data import BOOTSTRAP_FINAL_OBS, FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.policy.policy import Policy, reset_where
+from rl8.rollout.bootstrap import FinalRows, next_values
 from rl8.rollout.containers import plain, restored
 from rl8.rollout.env_metrics import EnvMetrics
 from rl8.specs import Nested
@@ -43,6 +44,7 @@ class Rollout:
         horizon: Steps, T.
         seq_len: Steps per sequence, L; the recurrent state is kept at the start of each.
         seqs_per_state_reset: Sequences between resets of the state to zero; negative for never.
+        bootstrap: What truncated episodes bootstrap from; see `rl8.rollout.bootstrap.next_values`.
 
     Attributes:
         obs: `[history + T + 1, N, ...]`; the horizon's first observation is row `history`.
@@ -50,8 +52,10 @@ class Rollout:
         actions: `[T, N, ...]` as sampled.
         logp, rewards: `[T, N]`.
         values: `[T + 1, N]`.
-        is_last, terminated: `[T, N]` bool, or None while no environment has ever ended an episode.
-        final_values: `[T, N]` value of the final observation where an episode was truncated, or None.
+        is_last, terminated, truncated: `[T, N]` bool, or None while no environment has ever ended an episode. What
+            terminates and is truncated at once counts as terminated.
+        finals: What the model sees of the final observations of truncated episodes, until `final_values` are known.
+        final_values: `[T, N]` their values where an episode was truncated, or None.
         weights: `[T, N]` how much a step counts: 0 where the environment only began anew (`"filler"`), 1 elsewhere, or
             None while there was no such step.
         states: `[T / L, N, ...]` recurrent state at sequence starts, or None.
@@ -61,9 +65,16 @@ class Rollout:
     """
 
     def __init__(
-        self, policy: Policy, num_envs: int, horizon: int, *, seq_len: int = 1, seqs_per_state_reset: int = -1
+        self,
+        policy: Policy,
+        num_envs: int,
+        horizon: int,
+        *,
+        seq_len: int = 1,
+        seqs_per_state_reset: int = -1,
+        bootstrap: str = BOOTSTRAP_FINAL_OBS,
     ) -> None:
-        self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self.num_envs, self.horizon, self.seq_len, self.bootstrap = num_envs, horizon, seq_len, bootstrap
         self.seqs_per_state_reset = seqs_per_state_reset
         self.views = policy.views
         self.history = policy.views.history
@@ -82,6 +93,8 @@ class Rollout:
         self.num_seqs = torch.zeros((), dtype=torch.int64, device=device)  # since the state's last reset
         self.is_last: Tensor | None = None
         self.terminated: Tensor | None = None
+        self.truncated: Tensor | None = None
+        self.finals = FinalRows()
         self.final_values: Tensor | None = None
         self.weights: Tensor | None = None
         self.env_metrics = EnvMetrics()
@@ -188,11 +201,9 @@ class Rollout:
 
     def next_values(self) -> Tensor:
         """Return `[T, N]` value of the state that each action led to, before any reset; 0 where it terminated."""
-        following = self.values[1:]
-        if self.final_values is not None:
-            assert self.is_last is not None
-            following = torch.where(self.is_last, self.final_values, following)
-        return following if self.terminated is None else torch.where(self.terminated, 0.0, following)
+        if self.terminated is None or self.truncated is None:
+            return self.values[1:]
+        return next_values(self.values, self.terminated, self.truncated, self.final_values, bootstrap=self.bootstrap)
 
     def begin_sequence(self, index: int, state: Nested | None) -> Nested | None:
         """Store the state at the start of a sequence, reset if its turn has come."""
@@ -209,7 +220,7 @@ class Rollout:
     def store_step(
         self, t: int, out: TensorDict, policy: Policy, state: Nested | None, *, learns: bool = True
     ) -> Nested | None:
-        """Store what followed action t, for learning with final values too; return the state to go on with."""
+        """Store what followed action t, for learning with final observations too; return the state to go on with."""
         row = self.history + t + 1
         self.rewards[t] = out[REWARDS].reshape(self.num_envs)
         keys = out.keys()
@@ -219,25 +230,26 @@ class Rollout:
         self._weigh(t, filler)
         self.ages[row] = self.ages[row - 1] + 1
         if truncated is not None:
-            # The final observation takes the next one's place for a moment: windows need no case of their own.
-            self.obs[row] = out[FINAL_OBS]
-            self._allocate_ends()
-            assert self.final_values is not None
-            if learns:
-                self.final_values[t] = policy.values(self.seen(t + 1), state)[0]
+            truncated = truncated if terminated is None else truncated & ~terminated
+            if learns and self.bootstrap == BOOTSTRAP_FINAL_OBS:
+                # The final observation takes the next one's place for a moment: windows need no case of their own.
+                self.obs[row] = out[FINAL_OBS]
+                self.finals.add(t, truncated, self.seen(t + 1), state)
         # A step that only began anew cuts like an end: what follows it is an episode's first observation.
         parts = [part for part in (terminated, truncated, filler) if part is not None]
         if parts:
             self._allocate_ends()
             assert self.is_last is not None
             assert self.terminated is not None
+            assert self.truncated is not None
             self.terminated[t] = False if terminated is None else terminated
+            self.truncated[t] = False if truncated is None else truncated
             ended = functools.reduce(torch.logical_or, parts)
             self.is_last[t] = ended
             self.ages[row].masked_fill_(ended, 0)
             state = None if state is None else reset_where(ended, state)
-        elif self.is_last is not None and self.terminated is not None:  # reported at some steps only
-            self.is_last[t], self.terminated[t] = False, False
+        elif self.is_last is not None and self.terminated is not None and self.truncated is not None:
+            self.is_last[t], self.terminated[t], self.truncated[t] = False, False, False  # reported at some steps only
         self.obs[row] = out[OBS]
         return state
 
@@ -253,6 +265,7 @@ class Rollout:
         if self.is_last is None:
             self.is_last = torch.zeros_like(self.rewards, dtype=torch.bool)
             self.terminated = torch.zeros_like(self.is_last)
+            self.truncated = torch.zeros_like(self.is_last)
             self.final_values = torch.zeros_like(self.rewards)
 
     def _state_at(self, first: Tensor) -> Nested | None:

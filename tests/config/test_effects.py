@@ -27,6 +27,8 @@ WITH = {
     "network.seq_len": ("2", ["algo=recurrent", "algo.horizons_per_env_reset=-1"]),
     "algo.seqs_per_state_reset": ("1", ["algo=recurrent", "algo.seq_len=1", "algo.horizons_per_env_reset=-1"]),
     "algo.seq_len": ("2", ["algo=recurrent"]),
+    "algo.bootstrap": ("none", ["env=lander", "env.max_episode_steps=2"]),
+    "algo.random_initial_ages": ("true", ["env=lander", "env.max_episode_steps=8"]),
     "network.log_std": ("1.0", ["env=pendulum"]),
     "model.log_std": ("1.0", ["env=pendulum"]),
     "model.state_dependent_std": ("true", ["env=pendulum"]),
@@ -115,6 +117,7 @@ def config_value(config, key):
         (["algo=recurrent", "model.activation=tanh"], "model.activation", "model.hiddens has no layers"),
         (["network.log_std=1"], "network.log_std", "these actions have no standard deviation"),
         (["model.state_dependent_std=true"], "model.state_dependent_std", "these actions have no standard deviation"),
+        (["algo.bootstrap=none"], "algo.bootstrap", "no time limit ends an episode"),
         (["algo.seqs_per_state_reset=4"], "algo.seqs_per_state_reset", "the policy carries no state"),
     ],
 )

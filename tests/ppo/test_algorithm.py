@@ -18,6 +18,7 @@ from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, Transformer
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS
 from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import fitting_defaults
+from rl8.rollout.bootstrap import FinalSlots
 from rl8.rollout.collect import collect
 from rl8.specs import Categorical, Unbounded
 
@@ -171,6 +172,8 @@ class CountReads(TorchDispatchMode):
 @pytest.mark.parametrize("env_cls", [Episodes, MaskedBandit, Machine, Steering])
 def test_an_iteration_never_waits_for_the_device(build, env_cls):
     algorithm = build(env_cls, normalize_obs=True, sgd_minibatch_size=16, max_grad_norm=0.5, entropy_coeff=0.1)
+    hparams = algorithm.hparams  # on a CPU final observations are asked for: nobody waits there
+    algorithm.rollout.finals = FinalSlots(hparams.num_envs, hparams.horizon, algorithm.device)
     iterate(algorithm)
     with CountReads() as count:
         algorithm.collect()

@@ -28,7 +28,6 @@ class IsaacLabEnv(ManagerEnv):
             says otherwise.
         groups: See `ManagerEnv`, as for the others.
         clip_actions: Limit on the size of every action; None has no limit.
-        random_initial_ages: Whether episodes begin at random ages.
         render_mode: `rgb_array` for pictures, None for none.
 
     Raises:
@@ -49,7 +48,6 @@ class IsaacLabEnv(ManagerEnv):
         launcher: Mapping[str, Any] | None = None,
         groups: Sequence[str] | None = None,
         clip_actions: float | None = None,
-        random_initial_ages: bool = True,
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
@@ -77,7 +75,6 @@ class IsaacLabEnv(ManagerEnv):
             device=device,
             groups=groups,
             clip_actions=clip_actions,
-            random_initial_ages=random_initial_ages,
         )
 
 

@@ -25,10 +25,9 @@ class ManagerEnv(OpaqueEnv):
 
     A process has one simulator, so evaluation takes place in it and training begins new episodes afterwards.
 
-    At a time limit these simulators return the observation after the reset. As the last one before it, the
-    observation before the step is given, so that gamma times the value predicted there is what a truncated episode
-    bootstraps from: what rsl_rl does. `ends_by_hand` asks for the true one where the simulator can leave the reset to
-    its caller.
+    At a time limit these simulators return the observation after the reset, so that the value before the step is what
+    a truncated episode bootstraps from (`algo.bootstrap=last_value`): what rsl_rl does. `ends_by_hand` asks for the
+    true last observation where the simulator can leave the reset to its caller.
 
     Args:
         sim: The simulator, or a wrapper around it.
@@ -37,7 +36,6 @@ class ManagerEnv(OpaqueEnv):
         groups: Names of the observation groups that are observed; None takes the one for the policy. A single group
             is the observation itself, several are its entries.
         clip_actions: Limit on the size of every action; None has no limit.
-        random_initial_ages: Whether episodes begin at random ages at a reset, so that not all end together.
         ends_by_hand: Whether ended episodes are reset from here; see above.
 
     Raises:
@@ -56,31 +54,29 @@ class ManagerEnv(OpaqueEnv):
         device: torch.device | str | None = "cpu",
         groups: Sequence[str] | None = None,
         clip_actions: float | None = None,
-        random_initial_ages: bool = True,
         ends_by_hand: bool = False,
     ) -> None:
         check_range("env.clip_actions", clip_actions, 0, low_open=True, optional=True, hint="env.clip_actions=100.0")
         self.base = getattr(sim, "unwrapped", sim)
         super().__init__(int(self.base.num_envs), horizon, device=device)
         self.sim, self.clip_actions = sim, clip_actions
-        self.random_initial_ages, self.ends_by_hand = random_initial_ages, ends_by_hand
+        self.has_final_obs = self.ends_by_hand = ends_by_hand
         if ends_by_hand:
             self.base.cfg.auto_reset = False
         first, _ = sim.reset()
         self.groups = _groups(first, groups)
-        self.last_obs = self._observed(first)
-        self.observation_spec = _spec(self.last_obs)
+        self.observation_spec = _spec(self._observed(first))
         self.action_spec = self._spec_of_actions()
 
     def begin(self, seed: int) -> Nested:
-        """Start all environments anew, at random ages if so wished."""
+        """Start all environments anew."""
         obs, _ = self.sim.reset(seed=seed)
-        if self.random_initial_ages:
-            longest = int(self.base.max_episode_length)
-            ages = torch.randint(longest, (self.num_envs,), device=self.device)
-            self.base.episode_length_buf = ages.to(self.base.episode_length_buf)
-        self.last_obs = self._observed(obs)
-        return self.last_obs
+        return self._observed(obs)
+
+    def begin_at_random_ages(self) -> None:
+        """See `Env.begin_at_random_ages`."""
+        ages = torch.randint(int(self.base.max_episode_length), (self.num_envs,), device=self.device)
+        self.base.episode_length_buf = ages.to(self.base.episode_length_buf)
 
     def step(self, action: Nested) -> TensorDict:
         """Take one step; the simulator resets what ended, unless that is done by hand."""
@@ -90,19 +86,17 @@ class ManagerEnv(OpaqueEnv):
         terminated, truncated = terminated.bool(), truncated.bool()
         if getattr(self.base.cfg, "is_finite_horizon", False):  # the task's time limit is an end like any other
             terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
-        final = self.last_obs
+        out: dict[str, Any] = {}
         if self.ends_by_hand:
-            final = self._observed(result)
+            out[FINAL_OBS] = self._observed(result)
             rows = (terminated | truncated).nonzero().flatten()  # host sync: the simulator wants numbers
             if len(rows):
                 result, _ = self.sim.reset(env_ids=rows)
-        self.last_obs = self._observed(result)
-        out: dict[str, Any] = {
-            OBS: self.last_obs,
+        out |= {
+            OBS: self._observed(result),
             REWARDS: rewards.to(self.device, torch.float32),
             TERMINATED: terminated.to(self.device),
             TRUNCATED: truncated.to(self.device),
-            FINAL_OBS: final,
         }
         return TensorDict(out, batch_size=[self.num_envs], device=self.device)
 

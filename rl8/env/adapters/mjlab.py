@@ -21,7 +21,6 @@ class MjlabEnv(ManagerEnv):
         task: Its name, e.g. `Mjlab-Cartpole-Balance`.
         groups: See `ManagerEnv`, as for the others.
         clip_actions: Limit on the size of every action; None has no limit.
-        random_initial_ages: Whether episodes begin at random ages.
         ends_by_hand: Whether the last observation is the true one, at the price of another forward pass of the physics.
         render_mode: `rgb_array` for pictures, None for none.
 
@@ -39,7 +38,6 @@ class MjlabEnv(ManagerEnv):
         task: str = "Mjlab-Cartpole-Balance",
         groups: Sequence[str] | None = None,
         clip_actions: float | None = None,
-        random_initial_ages: bool = True,
         ends_by_hand: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -61,6 +59,5 @@ class MjlabEnv(ManagerEnv):
             device=device,
             groups=groups,
             clip_actions=clip_actions,
-            random_initial_ages=random_initial_ages,
             ends_by_hand=ends_by_hand,
         )

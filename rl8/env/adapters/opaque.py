@@ -24,6 +24,7 @@ class OpaqueEnv(Env):
 
     opaque = True
     has_ends = True
+    truncates = True
     begins_anew = True
 
     def __init__(

@@ -41,7 +41,7 @@ def test_an_object_is_known_by_its_interface(env, kind, count):
 
 
 def test_options_go_to_what_speaks_to_it():
-    made = wrap(Simulator(), groups=["critic"], random_initial_ages=False)(3)
+    made = wrap(Simulator(), groups=["critic"])(3)
     assert made.groups == ["critic"]
     with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):
         wrap(Simulator(), group="critic")(3)

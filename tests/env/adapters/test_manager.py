@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rl8.env.adapters import wrap
 from rl8.env.adapters.manager import ManagerEnv
 from rl8.ppo.algorithm import Algorithm
 from rl8.specs import Bounded, Composite, Unbounded
@@ -24,7 +25,7 @@ def test_groups_can_be_chosen():
 
 
 def test_what_the_simulator_overwrites_stays_as_it_was():
-    env = ManagerEnv(Simulator(), random_initial_ages=False)
+    env = ManagerEnv(Simulator())
     first = env.reset()
     out = env.step(torch.zeros(3, 1))
     env.step(torch.zeros(3, 1))
@@ -39,16 +40,23 @@ def run_to_the_limit(env):
     return env.step(torch.zeros(3, 1))
 
 
-def test_at_a_time_limit_the_observation_before_the_step_stands_for_the_last():
-    out = run_to_the_limit(ManagerEnv(Simulator(), random_initial_ages=False))
+def test_at_a_time_limit_there_is_no_last_observation():
+    env = ManagerEnv(Simulator())
+    out = run_to_the_limit(env)
+    assert not env.has_final_obs
+    assert "final_obs" not in out
     assert out["truncated"].all()
     assert not out["terminated"].any()
-    assert out["final_obs"].eq(3).all()  # the last is 4, which the simulator never shows
     assert out["obs"].eq(0).all()
 
 
+def test_a_last_observation_that_is_not_there_cannot_be_wanted():
+    with pytest.raises(ValueError, match=r"algo.bootstrap=final_obs needs .* Try algo.bootstrap=last_value."):
+        Algorithm(wrap(Simulator()), num_envs=3, horizon=2, bootstrap="final_obs")
+
+
 def test_ends_by_hand_show_the_true_last_observation():
-    out = run_to_the_limit(ManagerEnv(Simulator(), random_initial_ages=False, ends_by_hand=True))
+    out = run_to_the_limit(ManagerEnv(Simulator(), ends_by_hand=True))
     assert out["final_obs"].eq(4).all()
     assert out["obs"].eq(0).all()
 
@@ -56,14 +64,14 @@ def test_ends_by_hand_show_the_true_last_observation():
 def test_a_finite_horizon_is_an_end_like_any_other():
     simulator = Simulator()
     simulator.cfg.is_finite_horizon = True
-    out = run_to_the_limit(ManagerEnv(simulator, random_initial_ages=False))
+    out = run_to_the_limit(ManagerEnv(simulator))
     assert out["terminated"].all()
     assert not out["truncated"].any()
 
 
 def test_advantages_bootstrap_from_the_value_before_the_step():
     algorithm = Algorithm(
-        lambda n, horizon, *, device: ManagerEnv(Simulator(max_episode_length=2), random_initial_ages=False),
+        lambda n, horizon, *, device: ManagerEnv(Simulator(max_episode_length=2)),
         num_envs=3,
         horizon=2,
         gamma=0.5,
@@ -72,6 +80,7 @@ def test_advantages_bootstrap_from_the_value_before_the_step():
         normalize_rewards=False,
         normalize_advantages=False,
     )
+    assert algorithm.hparams.bootstrap == "last_value"
     algorithm.collect()
     algorithm._prepare()
     rollout = algorithm.rollout
@@ -84,7 +93,10 @@ def test_advantages_bootstrap_from_the_value_before_the_step():
 def test_random_ages_spread_over_an_episode():
     torch.manual_seed(0)
     simulator = Simulator(num_envs=200, max_episode_length=50)
-    ManagerEnv(simulator).reset()
+    env = ManagerEnv(simulator)
+    env.reset()
+    assert simulator.episode_length_buf.eq(0).all()
+    env.begin_at_random_ages()
     ages = simulator.episode_length_buf
     assert ages.min() >= 0
     assert ages.max() < 50
