@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ANSWER = "the iteration at hand is being finished, then the policy is saved and evaluated."
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[str]]:
+def stop_signals(tell: Callable[[str], None]) -> Iterator[list[str]]:
     """Yield a list that SIGINT and SIGTERM append their names to; a second one does what it would otherwise.
+
+    The first is answered at once: an iteration may take minutes. `tell` is called with the answer in a thread of its
+    own, because the signal may have come while this one was printing.
 
     A signal that is ignored (`nohup`, a shell's background job) or has a handler that Python did not set stays as it
     is. Outside the main thread, where handlers can't be set, the list stays empty.
@@ -31,8 +36,11 @@ def stop_signals() -> Iterator[list[str]]:
                 signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        received.append(name)
         put_back()
+        once_more = "Ctrl-C" if name == "SIGINT" else name
+        _thread.start_new_thread(tell, (f"{once_more}: {ANSWER} A second {once_more} stops now.",))
 
     for number in before:
         signal.signal(number, note)
