@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import logging
 import math
 import statistics
@@ -140,9 +141,10 @@ def sweep_chart(
 ) -> Path | None:
     """Draw a sweep's results against each swept setting: a dot per run, and the means.
 
-    Numbers lie on a number line (logarithmic over more than a decade and a half), their means joined; other values
-    stand side by side, as first met. Seeds repeat a setting, so they get no panel of their own unless nothing else
-    was swept. With two settings swept, each panel has a colour per value of the other.
+    Numbers lie on a number line (logarithmic where they are spread more evenly by their ratios, as learning rates
+    are), their means joined; other values stand side by side, as first met. Seeds repeat a setting, so they get no
+    panel of their own unless nothing else was swept. With two settings swept, each panel has a colour per value of the
+    other.
 
     Args:
         settings: For each run the swept settings by name, as text.
@@ -209,7 +211,7 @@ def _draw_setting(
             clip_on=False,
         )
     axes.set_xlabel(name, color=_SOFT)
-    _scale(axes, places, labels)
+    _scale(axes, name, places, labels)
     _legend(axes)
 
 
@@ -222,19 +224,38 @@ def _places(texts: Iterable[str]) -> tuple[dict[str, float], list[str]]:
     return {text: float(index) for index, text in enumerate(ordered)}, [_short(text) for text in ordered]
 
 
-def _scale(axes: Axes, places: Mapping[str, float], labels: Sequence[str]) -> None:
-    """Set the ticks to the values that occur, on a logarithmic axis where they are far apart."""
+def _scale(axes: Axes, name: str, places: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Set the ticks to the values that occur, on a logarithmic axis where that suits them."""
     if labels:
         axes.set_xticks(range(len(labels)), labels, rotation=20 if sum(map(len, labels)) > 40 else 0)
         axes.set_xlim(-0.5, len(labels) - 0.5)
         return
     ticks = sorted(set(places.values()))
-    if ticks[0] > 0 and ticks[-1] / ticks[0] > 30:
+    if _is_logarithmic(name, ticks):
         axes.set_xscale("log")
     if len(ticks) <= 8:
         axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
     axes.margins(x=0.08)
+
+
+def _is_logarithmic(name: str, ticks: Sequence[float]) -> bool:
+    """Return whether values belong on a logarithmic axis: learning rates, and what its ratios spread more evenly.
+
+    Args:
+        name: The setting.
+        ticks: Its values, rising.
+    """
+    if ticks[0] <= 0 or len(ticks) < 2:
+        return False
+    if name.rpartition(".")[2] == "lr" or ticks[-1] / ticks[0] >= 100:
+        return True
+    return ticks[-1] / ticks[0] >= 4 and _widest_gap([math.log(tick) for tick in ticks]) < _widest_gap(ticks)
+
+
+def _widest_gap(ticks: Sequence[float]) -> float:
+    """Return the largest distance between neighbours as a share of the whole."""
+    return max(b - a for a, b in itertools.pairwise(ticks)) / (ticks[-1] - ticks[0])
 
 
 def _in_order(texts: Iterable[str]) -> list[str]:

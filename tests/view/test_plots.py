@@ -133,6 +133,26 @@ def test_sweep_of_two_settings_has_a_colour_per_value_of_the_other(tmp_path, fig
     assert [tick.get_text() for tick in second.get_xticklabels()] == ["mlp", "lstm"]  # as first met
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("algo.optimizer.lr", "1e-3 2e-3 3e-3", "log"),
+        ("algo.optimizer.lr", "1e-3 1e-2", "log"),
+        ("algo.entropy_coeff", "0.001 0.003 0.01", "log"),
+        ("network.size", "32 64 128", "log"),
+        ("algo.max_grad_norm", "0.1 10", "log"),
+        ("algo.gamma", "0.9 0.95 0.99", "linear"),
+        ("algo.horizon", "16 32 48 64", "linear"),
+        ("algo.entropy_coeff", "0 0.001 0.01", "linear"),
+        ("algo.optimizer.lr", "1e-3", "linear"),
+    ],
+)
+def test_a_setting_that_is_spread_by_its_ratios_has_a_logarithmic_axis(tmp_path, figure, name, values, scale):
+    settings = [{name: value} for value in values.split()]
+    sweep_chart(settings, [1.0] * len(settings), tmp_path / "s.png", metric="m", title="t")
+    assert figure[0].axes[0].get_xscale() == scale
+
+
 def test_sweep_of_many_settings_has_a_panel_each(tmp_path, figure):
     settings = [
         {"a": a, "b": b, "c": "x.y.Long" + "g" * 30, "d": "[64, 64]", "e": e}
