@@ -192,9 +192,6 @@ def sweep_job(cfg: DictConfig) -> float:
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
             plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
-        if plan.trainer.output_dir is not None:  # one folder for all jobs: each has a part of it
-            own = str(Path(plan.trainer.output_dir) / str(settings.sweep.subdir))
-            plan = replace(plan, trainer=replace(plan.trainer, output_dir=own))
         with torch_settings():
             trainer = launch.build(plan, folder, words)
             outcome = launch.run(trainer, plan)
