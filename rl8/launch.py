@@ -403,11 +403,13 @@ def record_failure(plan: Plan, overrides: Sequence[str], error: Exception) -> No
     """
     if not plan.trainer.track:
         return
+    from rl8.tracking.names import run_name
     from rl8.tracking.run import Tracker
 
+    env, algorithm = (part.target.rpartition(".")[2] for part in (plan.env, plan.algorithm))
     tracker = Tracker.start(
         experiment_name=plan.trainer.experiment_name,
-        run_name=plan.trainer.run_name,
+        run_name=plan.trainer.run_name or run_name(env, algorithm, plan.config, overrides),
         params=plan.config,
         overrides=overrides,
     )

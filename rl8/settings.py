@@ -62,7 +62,7 @@ class TrainerSettings:
 
     Attributes:
         experiment_name: MLflow experiment that the run is recorded under.
-        run_name: Name of the run; None lets MLflow choose one.
+        run_name: Name of the run; None names it for what it is (`cartpole-ppo-seed1`), a sweep's job by what varies.
         track: Whether the run is recorded in MLflow.
         seconds_per_log: Least seconds between two iterations that are recorded; in a run's first minutes less, a
             fiftieth of its age. Evaluations and the last iteration always are. 0 records every iteration.

@@ -34,6 +34,7 @@ from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import evidence, first_nonfinite
 from rl8.rollout.rollout import Rollout
 from rl8.settings import TrainerSettings
+from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
 from rl8.tracking.run import SAVED_AT, Tracker
 from rl8.tracking.store import first_line
@@ -295,7 +296,7 @@ class Trainer:
         log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
         try:
             view = self._view = self._start_view(tracker, stop)
-            with stop_signals() as signals, self.algorithm.execution.applied():
+            with stop_signals(view.message) as signals, self.algorithm.execution.applied():
                 evaluated = False
                 while not (signals or met):
                     metrics = self._train_step(env_config)
@@ -580,7 +581,7 @@ class Trainer:
         goes_on = resumed is not None and settings.resume is not None
         tracker = Tracker.start(
             experiment_name=settings.experiment_name,
-            run_name=settings.run_name,
+            run_name=settings.run_name or self._name(),
             params=self.config,
             tags=tags,
             overrides=self.overrides,
@@ -624,8 +625,12 @@ class Trainer:
         return view
 
     def _title(self) -> str:
-        name = type(self.algorithm.env).__name__
+        name = task_name(type(self.algorithm.env).__name__, self.config)
         return f"{name}, seed {self.config['seed']}" if "seed" in self.config else name
+
+    def _name(self) -> str:
+        env, algorithm = type(self.algorithm.env).__name__, type(self.algorithm).__name__
+        return run_name(env, algorithm, self.config, self.overrides)
 
     def _describe(self) -> dict[str, Any]:
         """Return the configuration that the options amount to."""

@@ -82,6 +82,8 @@ def test_a_sweep_is_one_parent_with_a_run_per_job_and_goes_on_after_a_failure(st
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(parents) == 1
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    names = {run.data.params["env.mode"]: run.info.run_name for run in children}
+    assert names == {mode: f"mode={mode}" for mode in ("fine", "early", "late")}
     status = {run.data.params["env.mode"]: run.info.status for run in children}
     assert status == {"fine": "FINISHED", "early": "FAILED", "late": "FAILED"}
     errors = {run.data.params["env.mode"]: run.data.tags.get("error", "") for run in children}
@@ -96,7 +98,7 @@ def test_a_sweep_is_one_parent_with_a_run_per_job_and_goes_on_after_a_failure(st
     folder = next((store_dir / "outputs" / "sweeps").glob("*/*"))
     assert "RuntimeError: failed to build" in (folder / "1" / "rl8.log").read_text()
     assert [result.error.split(":")[0] for result in jobs.results(folder)] == ["", "RuntimeError", "RuntimeError"]
-    assert "RL8_SWEEP_RUN" not in os.environ
+    assert not {"RL8_SWEEP_RUN", "RL8_SWEEP_FIXED"} & set(os.environ)
 
 
 def test_parallel_jobs(workdir, capfd):

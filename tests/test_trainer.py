@@ -2,6 +2,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -750,10 +751,11 @@ def interrupted(empty_store, tmp_path_factory):
 def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number, interrupted):
     folder, returncode, out, err = interrupted[number]
     assert returncode == 0, err
+    assert re.search(r"^(Ctrl-C|SIGTERM): the iteration at hand is being finished.* A second \1 stops now\.", out, re.M)
     stopped_by, last = json.loads(out.split("LAST ")[1])
     assert stopped_by == number.name
     client, (run,) = runs_of(folder)
-    assert run.info.status == "KILLED"
+    assert (run.info.status, run.info.run_name) == ("KILLED", "steering-ppo")
     assert run.data.tags["stop_reason"] == f"stopped by {number.name}"
     assert run.data.metrics["env/steps"] == last["env/steps"] == BATCH * last["algorithm/steps"]
     history = client.get_metric_history(run.info.run_id, "returns/mean")

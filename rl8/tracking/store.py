@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Environment variables that tell a sweep's jobs the parent run and its store; the jobs may run in other folders.
 SWEEP_VARIABLE: Final = "RL8_SWEEP_RUN"
 STORE_VARIABLE: Final = "RL8_SWEEP_STORE"
+FIXED_VARIABLE: Final = "RL8_SWEEP_FIXED"  # keys that were typed with one value, a line each
 ANSWER_TIMEOUT_S: Final = 3.0
 
 # A failed request is repeated by the tracker's own thread; MLflow's own defaults repeat it for four minutes before

@@ -21,6 +21,7 @@ from rl8.tracking import provenance
 from rl8.tracking import run as tracking
 from rl8.tracking.outbox import PARAMS_PER_BATCH
 from rl8.tracking.store import (
+    FIXED_VARIABLE,
     STORE_VARIABLE,
     SWEEP_VARIABLE,
     Store,
@@ -145,6 +146,7 @@ def start_sweep(
     for start in range(0, len(params), PARAMS_PER_BATCH):
         store.client.log_batch(run.info.run_id, params=params[start : start + PARAMS_PER_BATCH])
     os.environ[SWEEP_VARIABLE] = run.info.run_id
+    os.environ[FIXED_VARIABLE] = "\n".join(name for name in settings if name not in swept)
     os.environ[STORE_VARIABLE] = store.uri
     return str(run.info.run_id)
 
@@ -180,6 +182,7 @@ def finish_sweep(
     tell = notify if notify is not None else _logger.warning
     uri = os.environ.get(STORE_VARIABLE) or store_uri()
     os.environ.pop(SWEEP_VARIABLE, None)
+    os.environ.pop(FIXED_VARIABLE, None)
     summary = SweepSummary(run_id, metric)
     try:
         if run_id is None:
