@@ -6,7 +6,6 @@ checkpoints the last few are kept beside one another: `checkpoint.pt`, before it
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
@@ -22,9 +21,11 @@ from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.algorithm import Algorithm
+from rl8.rng import forked
 from rl8.runs import CHECKPOINT
 from rl8.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, Spec, Unbounded
 from rl8.stored import decode, encode, find, name_of
+from rl8.whole import whole
 
 FORMAT = 2
 
@@ -168,18 +169,19 @@ def load_policy(
             f"Build one like it: load_policy({str(path)!r}, model={_short(saved['model_cls'])}(...))."
         )
     try:
-        policy = Policy(
-            _rebuild(saved["observation_spec"]).to(device),
-            _rebuild(saved["action_spec"]).to(device),
-            model=model,
-            model_cls=None if model is not None else find(saved["model_cls"], allow),
-            model_config=None if model is not None else decode(saved["model_config"], allow),
-            distribution_cls=find(saved["distribution_cls"], allow),
-            normalize_obs=saved["normalize_obs"],
-            device=device,
-            autocast=_autocast(torch.device(device), saved["amp_dtype"]),
-            steps_per_state_reset=saved["steps_per_state_reset"],
-        )
+        with forked(torch.device(device)):  # a model's first weights are drawn
+            policy = Policy(
+                _rebuild(saved["observation_spec"]).to(device),
+                _rebuild(saved["action_spec"]).to(device),
+                model=model,
+                model_cls=None if model is not None else find(saved["model_cls"], allow),
+                model_config=None if model is not None else decode(saved["model_config"], allow),
+                distribution_cls=find(saved["distribution_cls"], allow),
+                normalize_obs=saved["normalize_obs"],
+                device=device,
+                autocast=_autocast(torch.device(device), saved["amp_dtype"]),
+                steps_per_state_reset=saved["steps_per_state_reset"],
+            )
         policy.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{_short(saved['model_cls'])} does not fit {path}: {_reason(error)}") from error
@@ -291,28 +293,15 @@ def _describe_model(policy: Policy) -> dict[str, Any]:
 
 
 def write(path: Path, content: dict[str, Any], keep: int = 1) -> Path:
-    """Write a file so that it is there as a whole or not at all, also after a power cut.
+    """Write a file so that it is there as a whole or not at all.
 
     Raises:
         OSError: If it can't be written, with its name and the reason.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
         with partial.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
         _shift(path, keep)
-        partial.replace(path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's own for a file that it can't write to
-        first = error.__context__ if isinstance(error.__context__, OSError) else error  # torch's comes on top
-        reason = getattr(first, "strerror", None) or (str(first).splitlines() or [type(first).__name__])[0]
-        raise OSError(f"{path} can't be written: {reason}. What was there before is whole.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 
@@ -330,17 +319,6 @@ def _shift(path: Path, keep: int) -> None:
                 path.replace(older)
         elif newer.exists():
             newer.replace(older)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _age(file: Path) -> int:

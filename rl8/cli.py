@@ -8,9 +8,7 @@ a mistake come at once. Exit codes: 0 for a finished run, 1 for one that failed,
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
-import io
 import os
 import signal
 import sys
@@ -18,11 +16,14 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rl8 import __version__
 from rl8.checks import unknown
 from rl8.config import compose
+from rl8.guest import command_line
+from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
     from rl8.config.schema import Plan
@@ -62,24 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program's name; by default the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what it can't print is shown escaped
-    # Read when torch loads OpenMP. By default a thread spins for milliseconds at each barrier, so that one other busy
-    # process costs two threads a factor of seven; experiments/LOG.md has figures.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Imports make a million objects and no garbage; looking for some takes a sixth of the start-up. Until `launch.run`.
-    gc.disable()
-    try:
-        return _dispatch(words)
-    except KeyboardInterrupt as stop:
-        name = str(stop.args[0]) if stop.args else "SIGINT"
-        print(f"rl8: stopped by {name}", file=sys.stderr)
-        return 128 + signal.Signals[name]
-    except Exception as error:
-        return report(error, words)
-    finally:
-        gc.enable()
+    with command_line(alone=argv is None):
+        try:
+            return _dispatch(words)
+        except KeyboardInterrupt as stop:
+            name = str(stop.args[0]) if stop.args else "SIGINT"
+            print(f"rl8: stopped by {name}", file=sys.stderr)
+            return 128 + signal.Signals[name]
+        except Exception as error:
+            return report(error, words)
 
 
 def report(error: Exception, words: Sequence[str] = ()) -> int:
@@ -92,17 +84,22 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
     from rl8.checks import is_mistake
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exception(error)
+        _show(error, error.__traceback__)
     elif is_mistake(error):
-        print(f"rl8: {compose.as_typed(str(error), words)}", file=sys.stderr)
+        print(f"rl8: {redacted(compose.as_typed(str(error), words))}", file=sys.stderr)
         return 2
     else:
         # how the run was started is of no interest
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None and _is_launcher(trace.tb_frame.f_code.co_filename):
             trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace)
+        _show(error, trace)
     return 2 if is_mistake(error) else 1
+
+
+def _show(error: Exception, trace: TracebackType | None) -> None:
+    """Print a traceback without the passwords that a driver's message may repeat."""
+    print(redacted("".join(traceback.format_exception(type(error), error, trace))), end="", file=sys.stderr)
 
 
 def _is_launcher(file: str) -> bool:
@@ -302,7 +299,8 @@ def _summarise(results: Sequence[Result], count: int | None, folder: Path) -> in
     finished, count = len(results) - len(failed), count or len(results)
     print(f"{finished} of {count} runs finished; files in {folder}", flush=True)
     for result in failed:
-        print(f"rl8: job {result.number} ({' '.join(result.overrides)}) failed: {result.error}", file=sys.stderr)
+        words = redacted(" ".join(result.overrides))
+        print(f"rl8: job {result.number} ({words}) failed: {result.error}", file=sys.stderr)
     return 0 if finished == count else 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +15,7 @@ from rl8.checkpoint import save_checkpoint, save_policy, write
 from rl8.ppo.algorithm import Algorithm
 from rl8.settings import TrainerSettings
 from rl8.tracking.provenance import origin
+from rl8.whole import whole
 
 
 class RunFiles:
@@ -75,6 +76,8 @@ class RunFiles:
             _check_free(self.folder)
             raise ValueError(_no_folder(self.folder, "it is a file")) from error
         except OSError as error:
+            with suppress(OSError):  # half of it may be there
+                (self.folder / runs.CONFIG).unlink(missing_ok=True)
             raise ValueError(_no_folder(self.folder, error.strerror or str(error))) from error
         self._own = self._fresh = True
 
@@ -91,9 +94,8 @@ class RunFiles:
         self._replace(runs.RECORD, json.dumps(dict(content), indent=1))
 
     def _replace(self, name: str, text: str) -> None:
-        partial = self.folder / f".{name}.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.folder / name)
+        with whole(self.folder / name) as file:
+            file.write_text(text, encoding="utf-8")
 
     def due(self) -> bool:
         """Return whether a checkpoint is to be written after this iteration."""
@@ -117,7 +119,7 @@ class RunFiles:
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Return whether these metrics have the highest value so far, and note it."""
         value = metrics.get(self._settings.best_metric or "")
-        if value is None or not (self.best is None or value > self.best) or value != value:
+        if value is None or not math.isfinite(value) or (self.best is not None and value <= self.best):
             return False
         self.best = value
         return True

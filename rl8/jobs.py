@@ -10,9 +10,7 @@ import json
 import logging
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,13 +28,13 @@ from rl8.checks import is_mistake
 from rl8.config.compose import CONF, checked, explain, prepare, undisturbed
 from rl8.config.effects import refusal
 from rl8.config.schema import Plan, check
-from rl8.guest import torch_settings
+from rl8.guest import terminable, torch_settings
 from rl8.launch import Outcome
+from rl8.tracking.secrets import redacted
 from rl8.tracking.sweeps import finish_sweep, start_sweep
+from rl8.whole import whole
 
 RESULT = "result.json"
-# Set while a sweep runs whose jobs were given one `trainer.output_dir`: each then takes a folder in it.
-SHARED = "RL8_SHARED_OUTPUT_DIR"
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +80,8 @@ def rehearse(plans: Sequence[Plan], folder: Path, key: str) -> None:
             continue
         seen.add(known)
         try:
-            found.append(launch.rehearse(plan, folder))
+            with torch_settings():
+                found.append(launch.rehearse(plan, folder))
         except Exception as error:
             if len(plans) == 1:
                 raise
@@ -152,9 +151,8 @@ def sweep(
     if tracked:
         typed = [word for word in words if not word.startswith("-")]
         parent = start_sweep(plans[0].trainer.experiment_name, typed, device=plans[0].device.device, notify=_say)
-    wanted = [plan.trainer.output_dir for plan in plans if plan.trainer.output_dir is not None]
     try:
-        with _terminable(), _variable(SHARED, "1" if len(set(wanted)) < len(wanted) else None):
+        with terminable():
             call_hydra(sweep_job, [*words, f"hydra.sweep.dir={quoted(folder)}"], config_name)
     finally:
         if tracked:
@@ -181,14 +179,11 @@ def sweep_job(cfg: DictConfig) -> float:
     words = list(settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
     result = Result(int(settings.job.num), words)
-    print(f"\njob {result.number}: {' '.join(words)}", flush=True)
+    print(f"\njob {result.number}: {redacted(' '.join(words))}", flush=True)
     trainer = plan = None
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = check(*checked(words, str(settings.job.config_name)))
-        if plan.trainer.output_dir is not None and SHARED in os.environ:
-            own = str(Path(plan.trainer.output_dir) / str(settings.sweep.subdir))
-            plan = replace(plan, trainer=replace(plan.trainer, output_dir=own))
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
             plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
@@ -199,7 +194,7 @@ def sweep_job(cfg: DictConfig) -> float:
         result = replace(result, error=launch.summary(error))
         _save(result, folder)
         _say(f"job {result.number} failed: {result.error}")
-        _logger.error("".join(traceback.format_exception(error)))
+        _logger.error(redacted("".join(traceback.format_exception(error))))
         if trainer is None and plan is not None:
             launch.record_failure(plan, words, error)
         if not str(settings.sweeper._target_).endswith("BasicSweeper"):
@@ -212,7 +207,7 @@ def sweep_job(cfg: DictConfig) -> float:
 
 
 def _say(message: str) -> None:
-    print(f"rl8: {message}", file=sys.stderr, flush=True)
+    print(f"rl8: {redacted(message)}", file=sys.stderr, flush=True)
 
 
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:
@@ -235,24 +230,12 @@ def quoted(path: Path) -> str:
 
 
 def _save(result: Result, folder: Path) -> None:
-    (folder / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that the parent run is ended too."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    """Keep a result. Where that fails the job counts as failed, and the others go on."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        with whole(folder / RESULT) as file:
+            file.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    except OSError as error:
+        _say(str(error))
 
 
 @contextmanager

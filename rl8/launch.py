@@ -28,6 +28,7 @@ from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedules import Schedule
+from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
     from rl8.ppo.algorithm import Algorithm
@@ -344,12 +345,14 @@ def _names(shapes: Mapping[str, Any]) -> Iterator[str]:
         yield from _names(shape) if isinstance(shape, Mapping) else (name,)
 
 
-def check_folder(key: str, folder: Path) -> None:
+def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: str = "outputs/mine") -> None:
     """Check that a folder can be made and written to, without making it.
 
     Args:
         key: What names it, in messages.
         folder: The folder.
+        what: What it is for, in messages.
+        instead: What could be typed.
 
     Raises:
         ValueError: If it can't.
@@ -365,8 +368,8 @@ def check_folder(key: str, folder: Path) -> None:
         reason = getattr(error, "strerror", None) or str(error)
     if reason:
         raise ValueError(
-            f"{key}={folder} can't be a run's folder: {reason}. Accepted: a folder that can be made and written to. "
-            f"Try {key}=outputs/mine."
+            f"{key}={folder} can't be {what}: {reason}. Accepted: a folder that can be made and written to. "
+            f"Try {key}={instead}."
         )
 
 
@@ -419,7 +422,7 @@ def record_failure(plan: Plan, overrides: Sequence[str], error: Exception) -> No
 def summary(error: BaseException) -> str:
     """Return an error in one line: its message alone if that says all."""
     text = str(error).strip() or "no message"
-    return text if is_mistake(error) else f"{type(error).__name__}: {text.splitlines()[0]}"
+    return redacted(text if is_mistake(error) else f"{type(error).__name__}: {text.splitlines()[0]}")
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from rl8.checks import closest
 from rl8.tracking.provenance import origin
+from rl8.whole import whole
 
 Wanted = Literal["policy", "checkpoint"]
 
@@ -189,7 +190,8 @@ def _by_id(run_id: str, wanted: Wanted, key: str) -> Path:
         copy.mkdir(parents=True, exist_ok=True)
         for name in (*names, *({CONFIG} & kept)):
             client.download_artifacts(run_id, name, str(copy))
-        (copy / RECORD).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
+        with whole(copy / RECORD) as file:
+            file.write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
     except StoreUnreachableError as error:
         raise ValueError(f"{key}={run_id}: {error} {_near(run_id, wanted)}") from error
     except ValueError:

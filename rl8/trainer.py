@@ -223,6 +223,11 @@ class Trainer:
             )
         values = {f"eval/{name}": value for name, value in metrics.items()}
         values[data.EVAL_MS] = (time.perf_counter() - begin) * 1e3
+        if not math.isfinite(values[data.EVAL_RETURNS_MEAN]):
+            self._warn(
+                f"The evaluation after {self.algorithm.env_steps:,} env steps has the return "
+                f"{values[data.EVAL_RETURNS_MEAN]}: the environment gave such a reward. It is no best checkpoint."
+            )
         return values
 
     def save(self, path: str | Path) -> Path:
@@ -312,7 +317,7 @@ class Trainer:
                     self._checkpoint(metrics, tracker)
                 self.stopped_by = signals[0] if signals else None
                 log.flush()
-                files = [self.files.save(self._whole(tracker)), self.files.save_policy()]
+                files = self._save(self._whole(tracker))
                 if not evaluated and metrics:
                     with self._optional("The final evaluation"):
                         final = self.eval(eval_env_config)
@@ -354,8 +359,7 @@ class Trainer:
             yield
         except BaseException:
             with suppress(Exception):
-                self.files.save(self._extra)
-                self.files.save_policy()
+                self._save(self._extra)
             raise
 
     @contextmanager
@@ -402,6 +406,20 @@ class Trainer:
                 if tracker is not None:
                     tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
 
+    def _save(self, extra: Mapping[str, Any]) -> list[Path]:
+        """Write checkpoint and policy; where there is no room for the one there may be for the other.
+
+        Raises:
+            OSError: If one of them can't be written.
+        """
+        try:
+            checkpoint = self.files.save(extra)
+        except OSError:
+            with suppress(OSError):
+                self.files.save_policy()
+            raise
+        return [checkpoint, self.files.save_policy()]
+
     def _whole(self, tracker: Tracker | None) -> dict[str, Any]:
         """Return what `_note` noted, with the curve so far and what MLflow has not got yet."""
         unsent = tracker.unsent() if tracker is not None else []
@@ -440,7 +458,7 @@ class Trainer:
                 tracker.set_tag("warnings", "\n".join(self.warnings))
             tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
             tracker.finish("KILLED" if self.stopped_by else "FINISHED")
-            self.files.record(tracker.record)
+            self._record(tracker)
         summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
         if data.EVAL_RETURNS_MEAN in metrics:
             horizon = self._evaluation().rollout.horizon
@@ -590,10 +608,15 @@ class Trainer:
             env_steps=self.algorithm.env_steps if goes_on and resumed and not resumed.skipped else None,
             folder=self.output_dir,
         )
-        self.files.record(tracker.record)
+        self._record(tracker)
         if goes_on and resumed:
             tracker.send_again(resumed.extra.get("unsent", []))
         return tracker
+
+    def _record(self, tracker: Tracker) -> None:
+        """Note in the run's folder where the run is recorded."""
+        with self._optional("Noting the MLflow run in the run's folder", "All else goes on."):
+            self.files.record(tracker.record)
 
     def _start_view(self, tracker: Tracker | None, stop: Condition) -> View:
         algorithm = self.algorithm

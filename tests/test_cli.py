@@ -222,7 +222,8 @@ def test_exit_codes_follow_the_shells_custom(monkeypatch, capfd):
     assert exit_code(Outcome(0.0, None)) == 0
     assert exit_code(Outcome(0.0, "SIGINT")) == 130
     assert exit_code(Outcome(0.0, "SIGTERM")) == 143
-    assert report(ValueError("never raised")) == 1
+    assert report(ValueError("never raised for http://me:abc@host")) == 1
+    assert "ValueError: never raised for http://me:***@host" in capfd.readouterr().err
 
     def interrupt(*args):
         raise KeyboardInterrupt

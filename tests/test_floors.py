@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "kinds", "names", "rng", "settings", "specs"},
+    {"checks", "data", "guest", "kinds", "names", "rng", "settings", "specs", "whole"},
     {"nn"},
     {"conditions", "distributions", "env"},
     {"models"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"execution"},
     {"ppo"},
     {"checkpoint", "runs", "stored", "tracking", "view"},
-    {"files", "guest", "trainer"},
+    {"files", "trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

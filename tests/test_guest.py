@@ -1,10 +1,16 @@
+import gc
+import io
+import logging
+import os
 import queue
+import random
 import signal
+import sys
 
 import pytest
 import torch
 
-from rl8.guest import stop_signals, torch_settings
+from rl8.guest import command_line, log_levels, root_logging, stop_signals, terminable, torch_settings, variables
 
 ANSWERS = {
     signal.SIGINT: "Ctrl-C: the iteration at hand is being finished, then the policy is saved and evaluated. "
@@ -61,13 +67,74 @@ def test_a_handler_that_is_set_meanwhile_survives():
 @pytest.mark.parametrize("fails", [False, True])
 def test_torch_is_left_as_it_was(fails):
     before = (torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision())
-    state = torch.get_rng_state()
+    state, drawn = torch.get_rng_state(), random.getstate()
     with pytest.raises(RuntimeError, match="simulated") if fails else torch_settings(), torch_settings():
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(2)
         torch.set_float32_matmul_precision("medium")
         torch.manual_seed(123)
+        random.random()
         if fails:
             raise RuntimeError("simulated")
     assert (torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
     assert torch.equal(torch.get_rng_state(), state)
+    assert random.getstate() == drawn
+
+
+def test_sigterm_ends_a_block_unless_it_is_ignored():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"), terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_variables_are_taken_away_again_unless_somebody_else_set_them(monkeypatch):
+    monkeypatch.setenv("RL8_A", "own")
+    monkeypatch.delenv("RL8_B", raising=False)
+    monkeypatch.delenv("RL8_C", raising=False)
+    with variables({"RL8_A": "1", "RL8_B": "2", "RL8_C": "3"}):
+        assert [os.environ[f"RL8_{name}"] for name in "ABC"] == ["own", "2", "3"]
+        monkeypatch.setenv("RL8_C", "changed")
+    assert os.environ["RL8_A"] == "own"
+    assert "RL8_B" not in os.environ
+    assert os.environ["RL8_C"] == "changed"
+
+
+def test_logging_is_put_back():
+    root, named = logging.getLogger(), logging.getLogger("rl8.some")
+    before, level = list(root.handlers), root.level
+    other = logging.StreamHandler(io.StringIO())
+    with root_logging(), log_levels(["rl8.some"], logging.ERROR):
+        root.handlers[:] = [other]
+        root.setLevel(logging.DEBUG)
+        assert named.level == logging.ERROR
+    assert (root.handlers, root.level, named.level) == (before, level, logging.NOTSET)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_the_command_line_leaves_its_process_as_it_was(looks, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    before, frozen = gc.isenabled(), gc.get_freeze_count()
+    (gc.enable if looks else gc.disable)()
+    try:
+        with command_line(alone=False):
+            assert not gc.isenabled()
+            assert os.environ["GOMP_SPINCOUNT"] == "10000"
+            print("é")
+            gc.freeze()
+        assert gc.isenabled() is looks
+        assert gc.get_freeze_count() == frozen
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert stream.errors == "strict"
+    assert stream.buffer.getvalue() == b"\\xe9\n"
+    assert "GOMP_SPINCOUNT" not in os.environ

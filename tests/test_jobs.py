@@ -12,8 +12,10 @@ from rl8 import jobs, launch, runs
 from rl8.cli import main
 from rl8.config.compose import checked, composer
 from rl8.config.schema import check
+from rl8.guest import terminable
 from rl8.launch import Outcome
 from rl8.tracking.store import open_store
+from rl8.whole import whole
 
 SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]
 QUIET = ["trainer.view=none", "trainer.render=false", "goal.env_steps=32"]
@@ -126,6 +128,31 @@ def test_parallel_jobs(workdir, capfd):
     assert "2 of 2 runs finished; files in out" in capfd.readouterr().out
 
 
+def test_jobs_that_were_given_one_folder_have_a_part_of_it_each(workdir, monkeypatch):
+    folders = []
+    monkeypatch.setattr(launch, "build", lambda plan, folder, words: folders.append(plan.trainer.output_dir))
+    monkeypatch.setattr(launch, "run", lambda trainer, plan: Outcome(0.0, None))
+    monkeypatch.setattr(jobs, "rehearse", lambda plans, folder, key: None)
+    assert main(["-m", "seed=3,5", "trainer.output_dir=x", *UNTRACKED]) == 0
+    assert folders == ["x/0", "x/1"]
+
+
+def test_a_result_that_can_not_be_kept_costs_its_job_alone(workdir, monkeypatch, capfd):
+    def full(path):
+        if path.parent.name == "0":
+            raise OSError(f"{path.name} can't be written: No space left on device.")
+        return whole(path)
+
+    monkeypatch.setattr(jobs, "whole", full)
+    monkeypatch.setattr(launch, "build", lambda plan, folder, words: None)
+    monkeypatch.setattr(launch, "run", lambda trainer, plan: Outcome(0.0, None))
+    monkeypatch.setattr(jobs, "rehearse", lambda plans, folder, key: None)
+    assert main(["-m", "seed=3,5", *UNTRACKED]) == 1
+    out, err = capfd.readouterr()
+    assert "rl8: result.json can't be written: No space left on device." in err
+    assert "1 of 2 runs finished" in out
+
+
 def test_the_objective_goes_to_the_sweeper(workdir, monkeypatch):
     returned = []
     monkeypatch.setattr(launch, "build", lambda plan, folder, words: None)
@@ -175,7 +202,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     seen = []
 
     def block():
-        with jobs._terminable():
+        with terminable():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=block)

@@ -377,6 +377,38 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_a_policy_is_not(mo
     assert trainer.warnings[0].endswith("is whole. Training goes on; the next one is tried at its time.")
 
 
+def test_where_there_is_no_room_for_the_checkpoint_there_may_be_for_the_policy(monkeypatch):
+    trainer = Trainer(Endless, output_dir="here", **QUIET)
+    monkeypatch.setattr("rl8.files.save_checkpoint", lambda *a, **k: (_ for _ in ()).throw(OSError("no room")))
+    with pytest.raises(OSError, match="no room"):
+        trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert load_policy("here/policy.pt").recurrent is False
+
+
+def test_where_the_run_is_recorded_need_not_be_noted(empty_store, monkeypatch):
+    shutil.copyfile(empty_store, "mlflow.db")
+    trainer = Trainer(Endless, output_dir="here", **{**QUIET, "track": True})
+    monkeypatch.setattr(trainer.files, "record", lambda content: (_ for _ in ()).throw(OSError("no room")))
+    trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert {"Noting the MLflow run in the run's folder failed: OSError: no room. All else goes on."} == {
+        *trainer.warnings
+    }
+    assert runs_of(".")[1][0].info.status == "FINISHED"
+
+
+def test_an_evaluation_without_a_value_is_said_and_never_the_best(monkeypatch):
+    trainer = Trainer(Endless, output_dir="here", **QUIET)
+    evaluate = trainer._evaluation().run
+    monkeypatch.setattr(
+        trainer._evaluation(), "run", lambda **k: {**evaluate(**k), "returns/mean": torch.tensor(math.inf)}
+    )
+    trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    assert "has the return inf: the environment gave such a reward. It is no best checkpoint." in trainer.warnings[0]
+    assert not trainer.files.is_best({"eval/returns/mean": math.inf})
+    assert not trainer.files.is_best({"eval/returns/mean": math.nan})
+    assert trainer.files.is_best({"eval/returns/mean": 1.0})
+
+
 class Short(Endless):
     max_horizon = 8
 

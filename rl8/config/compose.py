@@ -36,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rl8 import names
 from rl8.checks import closest
 from rl8.config.files import check_endings, check_file
+from rl8.guest import root_logging
 from rl8.kinds import as_text
 
 COMMANDS = ("train", "resume", "eval", "play", "export")
@@ -62,7 +63,9 @@ class UserFolder(SearchPathPlugin):
     """Lets Hydra find the options in the user's own folders, after rl8's."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the user's folders that exist; Hydra warns about any that do not."""
+        """Append the user's folders that exist; Hydra warns about any that do not. Other programs have their own."""
+        if not any(Path(str(part.path).removeprefix("file://")) == CONF for part in search_path.get_path()):
+            return
         for folder in folders()[1:]:
             search_path.append("user", f"file://{folder}")
 
@@ -96,7 +99,8 @@ def undisturbed() -> Iterator[None]:
     before, settings = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
-        yield
+        with root_logging():  # Hydra's go to the run's folder
+            yield
     finally:  # Hydra may have put another instance in its place
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = before, settings
 

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -26,6 +27,7 @@ from rl8.tracking.store import (
     Store,
     StoreUnreachableError,
     check_answers,
+    client_defaults,
     experiment_id,
     first_line,
     is_final,
@@ -94,6 +96,7 @@ class Tracker:
         self._failures = 0  # in a row
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._defaults = ExitStack()  # of MLflow's client, as long as the run is sent
         self._status: Status | None = None
         self._thread = threading.Thread(target=self._work, name="rl8-tracking", daemon=True)
 
@@ -257,11 +260,12 @@ class Tracker:
             self._status = status
         if error is not None:
             self.set_tag("error", error.strip())
-            self.log_text(error, "error.txt")
+            with suppress(OSError):  # the disk may be full; the tag says the same
+                self.log_text(error, "error.txt")
         self._closing.set()
         self._thread.join()
         atexit.unregister(self._abandon)
-        self._outbox.close()
+        self._close()
 
     def __enter__(self) -> Tracker:
         return self
@@ -283,17 +287,22 @@ class Tracker:
 
     def _begin(self) -> None:
         """Create the run now if the store answers, else leave it to the thread; start the thread."""
+        self._defaults.enter_context(client_defaults())
         try:
             self._create()
         except Exception as error:
             if is_final(error):
-                self._outbox.close()
+                self._close()
                 if isinstance(error, ValueError):
                     raise
                 raise ValueError(f"The MLflow store {public_uri(self._uri)} refuses: {first_line(error)}") from error
             self._failed(error)
         atexit.register(self._abandon)
         self._thread.start()
+
+    def _close(self) -> None:
+        self._outbox.close()
+        self._defaults.close()
 
     def _create(self) -> Store:
         """Open the store and create the run, or take up the one that was named; return the store."""
@@ -407,5 +416,5 @@ class Tracker:
             if self._outbox.save_metrics(path):
                 message += f" The metrics are in {path}."
         except OSError as problem:
-            message += f" The metrics could not be written to {path}: {problem}."
+            message += f" {problem}"
         self.notify(message)

@@ -18,11 +18,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rl8.checks import closest
+from rl8.guest import log_levels, variables
 from rl8.tracking.moved import follow
 from rl8.tracking.provenance import clean_name, origin
 from rl8.tracking.secrets import redacted
@@ -85,10 +87,9 @@ class Store:
         return _scheme(self.uri) in _WEB
 
 
-def use_client_defaults() -> None:
-    """Set MLflow's environment variables to values that suit training, where the user has set none."""
-    for name, value in _CLIENT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+def client_defaults() -> AbstractContextManager[None]:
+    """Let MLflow's environment variables suit training in the block, where the user has set none."""
+    return variables(_CLIENT_DEFAULTS)
 
 
 def store_uri() -> str:
@@ -97,8 +98,8 @@ def store_uri() -> str:
     MLflow's choice is `mlflow.set_tracking_uri`, then `MLFLOW_TRACKING_URI`, then `mlflow.db` in the working
     directory.
     """
-    use_client_defaults()
-    import mlflow
+    with client_defaults():
+        import mlflow
 
     # mlflow.set_tracking_uri sets the variable too
     if STORE_VARIABLE in os.environ and not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -136,14 +137,13 @@ def open_store(uri: str | None = None) -> Store:
         ValueError: If it can't be used, with what to do about it.
     """
     uri = uri or store_uri()
-    use_client_defaults()
-    _quieten()
     _check_sqlite(uri)
     check_answers(uri)
-    from mlflow import MlflowClient
+    with client_defaults():
+        from mlflow import MlflowClient
 
     try:
-        with _creation_lock(uri):
+        with client_defaults(), _quiet(), _creation_lock(uri):
             store = Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri))
             if (file := sqlite_file(uri)) is not None:
                 follow(file)
@@ -371,12 +371,7 @@ def first_line(error: BaseException) -> str:
     return redacted(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
-def _quieten() -> None:
+def _quiet() -> AbstractContextManager[None]:
     """Keep MLflow's and Alembic's remarks about creating tables off the terminal; their warnings stay."""
-    import mlflow
-
-    assert mlflow.__version__  # imported first: the import sets its loggers' levels
-    for name in ("mlflow", "alembic"):
-        logger = logging.getLogger(name)
-        if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
-            logger.setLevel(logging.WARNING)
+    names = () if os.environ.get("MLFLOW_LOGGING_LEVEL") else ("mlflow", "alembic")
+    return log_levels(names, logging.WARNING)

@@ -300,8 +300,8 @@ def _has_choices(override: str) -> bool:
 
 
 def _rank(run: SweepRun) -> tuple[bool, float]:
-    """Return what runs are ranked by: NaN, and no result at all, come last."""
-    found = run.result is not None and not math.isnan(run.result)
+    """Return what runs are ranked by: NaN and infinity, and no result at all, come last."""
+    found = run.result is not None and run.result < math.inf
     return found, run.result if found and run.result is not None else 0.0
 
 
@@ -313,21 +313,15 @@ def _last_line(text: str) -> str:
 
 def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None]) -> SweepSummary:
     """Write table and chart, store them with the parent, and end it."""
-    folder.mkdir(parents=True, exist_ok=True)
     parent = tracking.Tracker.start(experiment_name="", run_id=summary.run_id, notify=tell)
     runs = summary.runs
     try:
-        files = [sweep_csv(_rows(runs, summary.metric), folder / "sweep.csv")]
-        names = list(dict.fromkeys(name for run in runs for name in run.settings))
-        chart = sweep_chart(
-            [run.settings for run in runs],
-            [run.result if run.status == "FINISHED" else None for run in runs],
-            folder / "sweep.png",
-            metric=summary.metric,
-            title=f"Sweep of {', '.join(names)}",
-        )
-        for file in [*files, *([chart] if chart else [])]:
-            parent.log_artifact(file)
+        for name, write in (("sweep.csv", _write_table), ("sweep.png", _draw)):
+            try:
+                if (file := write(summary, folder / name)) is not None:
+                    parent.log_artifact(file)
+            except Exception as error:
+                tell(f"{name} can't be made: {first_line(error).rstrip('.')}. The sweep is recorded without it.")
         counts = {"sweep/runs": float(len(runs)), "sweep/failed": float(summary.failed)}
         if summary.best is not None and summary.best.result is not None:
             counts["sweep/best"] = summary.best.result
@@ -337,6 +331,22 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None]) ->
     finally:
         parent.finish("FAILED" if summary.failed else "FINISHED")
     return replace(summary, where=parent.where)
+
+
+def _write_table(summary: SweepSummary, path: Path) -> Path:
+    return sweep_csv(_rows(summary.runs, summary.metric), path)
+
+
+def _draw(summary: SweepSummary, path: Path) -> Path | None:
+    runs = summary.runs
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    return sweep_chart(
+        [run.settings for run in runs],
+        [run.result if run.status == "FINISHED" else None for run in runs],
+        path,
+        metric=summary.metric,
+        title=f"Sweep of {', '.join(names)}",
+    )
 
 
 def _rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rl8.checks import check_range
 from rl8.config import compose
+from rl8.tracking.secrets import redacted
 from rl8.use.recorded import store_of
 from rl8.use.task import Task, horizon_of, task
 
@@ -88,7 +90,7 @@ def _by_steps(policy: Policy, env: Env, steps: int, deterministic: bool, config:
     from rl8.data import OBS, REWARDS
     from rl8.use.memory import Memory
 
-    obs, memory = env.reset(config=config), Memory(policy, env.num_envs)
+    obs, memory = env.reset(config=copy.deepcopy(config)), Memory(policy, env.num_envs)
     total = torch.zeros(env.num_envs, device=policy.device)
     for _ in range(steps):
         result = env.step(memory.act(obs, deterministic=deterministic))
@@ -106,7 +108,7 @@ def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, c
 
     n, device = env.num_envs, policy.device
     due = torch.tensor([(episodes + index) // n for index in range(n)], device=device)
-    obs, memory = env.reset(config=config), Memory(policy, n)
+    obs, memory = env.reset(config=copy.deepcopy(config)), Memory(policy, n)
     total, length = torch.zeros(n, device=device), torch.zeros(n, dtype=torch.int64, device=device)
     returns: list[float] = []
     lengths: list[int] = []
@@ -193,10 +195,11 @@ def run(args: argparse.Namespace) -> int:
         check_range(f"--{name}", getattr(args, name), 1, integer=True, optional=True, hint=f"--{name}=1000")
     tasks = [task(name, overrides) for name in runs]
     ready = [_ready(each, args) for each in tasks]
-    results = [_evaluated(*each, args, overrides) for each in ready]
-    if not args.no_log:
-        for each, result in zip(tasks, results, strict=True):
-            _record(each, result)
+    results = []
+    for each in ready:  # one that fails costs none before it
+        results.append(_evaluated(*each, args, overrides))
+        if not args.no_log:
+            _record(each[0], results[-1])
     print(json.dumps(results, indent=2) if args.json else _table(results), flush=True)
     return 0
 
@@ -252,7 +255,7 @@ def _evaluated(
 
 def _record(each: Task, result: dict[str, Any]) -> None:
     """Append a result to the run's file, and record it in the run's MLflow run."""
-    line = json.dumps(result)
+    line = redacted(json.dumps(result))
     try:
         with (each.found.folder / RESULTS).open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

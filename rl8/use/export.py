@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rl8.launch import check_folder
 from rl8.runs import find
 from rl8.use.evaluate import split
 from rl8.use.recorded import store_of
@@ -62,7 +62,7 @@ def export(policy: PortablePolicy, path: Path, kind: str) -> float:
                 f"Accepted: {TOLERANCE:g}. {'' if kind == 'torch' else 'Try --format=torch.'}"
             )
         if path.is_dir():
-            shutil.rmtree(path)
+            path.replace(Path(folder) / "before")
         made.replace(path)
     return difference
 
@@ -241,6 +241,7 @@ def run(args: argparse.Namespace) -> int:
     check_packages(args.format)
     found = find(runs[0], "policy")
     path = Path(args.out) if args.out else found.folder / NAMES[args.format]
+    check_folder("--out", path.parent, "a policy's folder", NAMES[args.format])
     if path.exists() and path.is_dir() != (args.format == "mlflow" and (path / "MLmodel").exists()):
         raise ValueError(
             f"--out={path} exists and is something else. Accepted: a new name. Try -o {NAMES[args.format]}."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rl8.checks import check_range
+from rl8.launch import check_folder
 from rl8.use.evaluate import ended, split
 from rl8.use.task import horizon_of, task
 from rl8.view import movies
@@ -58,7 +60,7 @@ def film(
 
     with torch.no_grad(), forked(policy.device):
         torch.manual_seed(seed)
-        obs, memory = env.reset(config=config), Memory(policy, env.num_envs)
+        obs, memory = env.reset(config=copy.deepcopy(config)), Memory(policy, env.num_envs)
         total = torch.zeros(env.num_envs, device=policy.device)
         times = torch.zeros_like(total)
         for step in range(steps + 1):
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--out={path} is no film. Accepted: a name that ends in {' or '.join(KINDS)}. Try -o play.gif."
         )
+    check_folder("--out", path.parent, "a film's folder", "play.gif")
     if path.suffix.lower() == ".mp4":
         movies.load_av()
     if each.num_envs is not None:

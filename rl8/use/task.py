@@ -65,11 +65,13 @@ class Task:
             ValueError: If they are other ones than the policy was trained in.
         """
         from rl8.env import Env
+        from rl8.rng import forked
 
         cls = locate(self.plan.env, Env, "rl8.env.Env", given=("num_envs", "horizon", "device"))
         if self.num_envs is None:
             num_envs = min(num_envs, getattr(cls, "max_num_envs", None) or num_envs)
-        env: Env = cls(num_envs, horizon, device=policy.device, **self.plan.env.options)
+        with forked(policy.device):  # a constructor may draw physical constants
+            env: Env = cls(num_envs, horizon, device=policy.device, **self.plan.env.options)
         for what in ("observation_spec", "action_spec"):
             ours, theirs = getattr(policy, what), getattr(env, what)
             if _layout(ours) != _layout(theirs):

@@ -12,6 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rl8.whole import whole
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -49,9 +51,11 @@ def gif(frames: Sequence[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     # background flicker and the file several times larger.
     palette = _strip([images[0], images[len(images) // 2], images[-1]], columns=3).quantize(256)
     small = [image.quantize(palette=palette, dither=Dither.NONE) for image in images]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     duration = max(20, round(100 * stride / fps) * 10)  # ms, in the format's unit of a hundredth of a second
-    small[0].save(path, format="GIF", save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=False)
+    with whole(path) as file:
+        small[0].save(
+            file, format="GIF", save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=False
+        )
     return Path(path)
 
 
@@ -76,8 +80,8 @@ def mp4(frames: Iterable[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     first = next(iterator, None)
     if first is None:
         raise ValueError("frames is empty. Accepted: at least one frame, e.g. [env.render()].")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), mode="w", format="mp4", options={"movflags": "faststart"}) as film:
+    options = {"movflags": "faststart"}
+    with whole(path) as file, av.open(str(file), mode="w", format="mp4", options=options) as film:
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         size = _image(first, 0).size
         stream.width, stream.height = (length - length % 2 for length in size)  # H.264 halves the colours' resolution
@@ -172,8 +176,8 @@ def film_strip(
         height = max(1, round(images[0].height * width / images[0].width))
         pictures = [image.resize((width, height)) for image in pictures]
     strip = _strip(pictures, columns or count, texts)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    strip.save(path, format="PNG", optimize=True)
+    with whole(path) as file:
+        strip.save(file, format="PNG", optimize=True)
     return Path(path)
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -195,8 +196,10 @@ class PlainView(View):
             self._print(line(self.readings))
 
     def _print(self, *lines: str) -> None:
-        with self._lock, contextlib.suppress(BrokenPipeError):  # `rl8 | head` is no reason to stop training
-            self._stream.write("".join(f"{text}\n" for text in lines))
+        with self._lock, _tolerant():
+            text = "".join(f"{text}\n" for text in lines)
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
 
 
@@ -248,15 +251,17 @@ class LiveView(View):
         """Print the remark above the panel."""
         from rich.text import Text
 
-        self.console.print(Text(text, style="yellow"))
+        with _tolerant():
+            self.console.print(Text(text, style="yellow"))
 
     def finish(self, summary: Mapping[str, str]) -> None:
         """Leave the panel as it is and print the summary below."""
         from rich.text import Text
 
         self.close()
-        for fact in facts(summary):
-            self.console.print(Text(fact), soft_wrap=True)
+        with _tolerant():
+            for fact in facts(summary):
+                self.console.print(Text(fact), soft_wrap=True)
 
     def close(self) -> None:
         """Draw the panel a last time and give the terminal back."""
@@ -267,7 +272,8 @@ class LiveView(View):
         for handler, stream in self._handlers:
             handler.setStream(stream)
         self._handlers.clear()
-        live.stop()
+        with _tolerant():
+            live.stop()
         if self._hides_control_echo:
             _set_control_echo(self._stream, on=True)
 
@@ -380,6 +386,11 @@ _DETAILS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
     ("gradient", "monitors/grad_norm", _three),
     ("memory", data.MEMORY_MB, megabytes),
 )
+
+
+def _tolerant() -> AbstractContextManager[None]:
+    """Let a stream fail in the block: `rl8 | head`, a full disk or a closed terminal are no reason to stop training."""
+    return contextlib.suppress(OSError, ValueError)  # ValueError: it is closed
 
 
 def _row(*cells: tuple[Text, int]) -> Text:

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 
 from rl8.checks import closest
 from rl8.config import compose
@@ -235,3 +236,13 @@ def test_explain_keeps_to_one_line():
 
 def test_near_names_are_found_whatever_their_case():
     assert closest("CARTPOL", compose.options("env")) == "cartpole"
+
+
+def test_other_programs_that_use_hydra_do_not_find_the_users_options(workdir):
+    (workdir / "conf").mkdir()
+    for main, found in ((str(compose.CONF), True), (f"file://{compose.CONF}", True), ("file:///elsewhere", False)):
+        path = ConfigSearchPathImpl()
+        path.append("hydra", "pkg://hydra.conf")
+        path.append("main", main)
+        compose.UserFolder().manipulate_search_path(path)
+        assert (f"file://{workdir / 'conf'}" in [part.path for part in path.get_path()]) is found

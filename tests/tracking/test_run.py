@@ -171,6 +171,15 @@ def test_a_run_that_ends_badly_says_why(store_dir, error, status, text):
     assert artifact(run, "error.txt").rstrip().endswith(text)
 
 
+def test_an_error_that_can_not_be_kept_as_a_file_is_a_tag(store_dir, monkeypatch):
+    tracker = Tracker.start(experiment_name="rl8")
+    monkeypatch.setattr(tracker._outbox, "add_text", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    tracker.finish("FAILED", "ValueError: no luck")
+    assert stored(tracker).info.status == "FAILED"
+    assert stored(tracker).data.tags["error"] == "ValueError: no luck"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
 def test_where_to_look(store_dir, monkeypatch):
     with Tracker.start(experiment_name="rl8", run_name="one") as tracker:
         link = f"http://127.0.0.1:5000/#/experiments/1/runs/{tracker.run_id}"
@@ -329,7 +338,8 @@ def test_a_store_that_goes_on_failing_is_named_and_so_is_what_is_lost(store_dir,
 
 
 def test_metrics_that_cannot_even_be_written_to_a_file(store_dir, impatient, messages):
-    tracker = Tracker.start(experiment_name="rl8", notify=messages, folder=store_dir / "gone")
+    (store_dir / "file").touch()
+    tracker = Tracker.start(experiment_name="rl8", notify=messages, folder=store_dir / "file")
 
     def broken(*args, **kwargs):
         raise MlflowException("disk full")
@@ -337,7 +347,7 @@ def test_metrics_that_cannot_even_be_written_to_a_file(store_dir, impatient, mes
     tracker._store.client.log_batch = broken
     tracker.log_metrics({"x": 1.0}, 7)
     tracker.finish()
-    messages.await_one("The metrics could not be written to")
+    messages.await_one("can't be written")
 
 
 def test_a_run_that_is_deleted_meanwhile(store_dir, messages, impatient):

@@ -175,8 +175,9 @@ def test_a_store_that_fails_while_the_table_is_stored(store_dir, monkeypatch):
     monkeypatch.setattr(sweeps, "sweep_csv", broken)
     said = []
     summary = finish_sweep(run_id, METRIC, notify=said.append)
-    assert said == ["The sweep's table can't be made from mlflow.db: disk full"]
+    assert said == ["sweep.csv can't be made: disk full. The sweep is recorded without it."]
     assert len(summary.runs) == 1
+    assert summary.where.startswith("mlflow ui  then")
     assert open_store().client.get_run(run_id).info.status == "FINISHED"
 
 
@@ -206,7 +207,7 @@ def test_values_that_stand_for_several(value, swept, store_dir):
 
 
 def test_nan_ranks_last_and_is_never_the_best():
-    values = [3.0, math.nan, -math.inf, 5.0, None]
+    values = [3.0, math.nan, -math.inf, 5.0, None, math.inf]
     runs = tuple(SweepRun(str(i), f"run{i}", "FINISHED", 1.0, {}, value, {}, {}) for i, value in enumerate(values))
     summary = SweepSummary("p", "m", runs)
     assert summary.best.name == "run3"

@@ -1,6 +1,8 @@
+import argparse
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from rl8 import Algorithm, RecurrentAlgorithm, Trainer
 from rl8.cli import main
 from rl8.env import CartPole
 from rl8.models import TransformerModel
+from rl8.runs import Found
 from rl8.tracking.store import open_store
+from rl8.use import evaluate as evaluating
 from rl8.use.evaluate import evaluate, summary
 
 SMALL = {"num_envs": 6, "horizon": 8}
@@ -151,6 +155,25 @@ def test_an_evaluation_is_kept_with_the_run(empty_store, train, workdir, capsys)
     assert json.loads(first)["returns"]["mean"] == mean
     assert run.data.metrics["evaluation/returns/mean"] == mean
     assert client.list_artifacts(run.info.run_id, "evaluations")
+
+
+def test_no_secret_is_kept_with_the_run_and_a_failure_costs_no_other_result(workdir, monkeypatch, capsys):
+    args = argparse.Namespace(words=["one", "two", "env.password=abc"], steps=None, episodes=None, no_log=False)
+
+    def evaluated(each, *rest):
+        if each.name == "two":
+            raise ValueError("no luck")
+        return {"run": each.name, "overrides": ["env.password=abc"]}
+
+    monkeypatch.setattr(
+        evaluating, "task", lambda name, words: SimpleNamespace(name=name, found=Found(workdir, workdir))
+    )
+    monkeypatch.setattr(evaluating, "_ready", lambda each, args: (each, None, None))
+    monkeypatch.setattr(evaluating, "_evaluated", evaluated)
+    with pytest.raises(ValueError, match="no luck"):
+        evaluating.run(args)
+    (line,) = (workdir / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"run": "one", "overrides": ["env.password=***"]}
 
 
 def test_a_store_that_is_gone_costs_the_record_alone(empty_store, train, monkeypatch, capsys):

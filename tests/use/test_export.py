@@ -277,6 +277,7 @@ def test_mistakes_are_one_message_and_leave_nothing(train, workdir, capsys, monk
         "export run run --format torch": "rl8 export takes one run",
         "export run env.gravity=3 --format torch": "rl8 export takes one run, not run env.gravity=3",
         "export run --format torch --register me": "--register=me needs an MLflow model. Try --format=mlflow.",
+        "export run --format torch -o run/policy.pt/x": "--out=run/policy.pt can't be a policy's folder: ",
         "export run --format torch -o full": "--out=full exists and is something else",
         "export run --format mlflow -o full": "--out=full exists and is something else",
         "export run --format mlflow --register me": "--register=me needs a run that MLflow recorded",

@@ -87,6 +87,7 @@ def test_mistakes_are_one_message_and_leave_nothing(train, workdir, capsys):
         "play nowhere": "RUN=nowhere is no run.",
         "play run run": "films one policy, not run, run. Try rl8 play run.",
         "play run -o a.avi": "--out=a.avi is no film. Accepted: a name that ends in .gif or .mp4.",
+        "play run -o run/policy.pt/a.gif": "--out=run/policy.pt can't be a film's folder: ",
         "play run --grid 3": "--grid='3' is no grid. Accepted: ROWSxCOLUMNS",
         "play run --grid 0x3": "--grid='0x3' is no grid",
         "play run --grid 20x20": "up to 100 environments",

@@ -160,10 +160,11 @@ def test_plain_lines_of_slow_iterations_all_come(clock):
     assert [line[:4] for line in stream.getvalue().splitlines()] == ["  1%", "  2%", "  3%"]
 
 
-def test_a_reader_that_went_away_stops_nothing(clock):
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device"), ValueError("closed")])
+def test_a_stream_that_fails_stops_nothing(clock, error):
     class Broken(Pipe):
         def write(self, text):
-            raise BrokenPipeError
+            raise error
 
     view = PlainView("t", Broken(), clock)
     view.start(INFO)
