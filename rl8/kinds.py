@@ -93,7 +93,7 @@ def is_simple(hint: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return NumPy's numbers and booleans as Python's, in mappings, lists and tuples too."""
+    """Return a copy of mappings, lists and tuples, in which NumPy's numbers and booleans are Python's."""
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if type(value) in (list, tuple):

@@ -45,12 +45,23 @@ class Found:
     folder: Path
 
     def config(self) -> dict[str, Any] | None:
-        """Return the run's composed config, interpolations left as they are; None if nobody kept it."""
+        """Return the run's composed config, interpolations left as they are; None if nobody kept it.
+
+        Raises:
+            ValueError: If its file is damaged.
+        """
         from omegaconf import OmegaConf
+        from yaml import YAMLError
 
         for file in (self.folder / CONFIG, self.folder / ".hydra" / "config.yaml"):
             if file.is_file():
-                content = OmegaConf.to_container(OmegaConf.load(file))
+                try:
+                    content = OmegaConf.to_container(OmegaConf.load(file))
+                except (OSError, ValueError, YAMLError) as error:
+                    raise ValueError(
+                        f"{file} can't be read: {str(error).splitlines()[0]}. Accepted: the YAML that the run wrote "
+                        "there. Mend it, or take a copy of it from the run's files in MLflow."
+                    ) from error
                 return {str(key): value for key, value in content.items()} if isinstance(content, dict) else None
         return None
 

@@ -101,6 +101,10 @@ def test_the_config_is_the_one_that_the_run_was_composed_to(workdir):
     assert found.config() == {"seed": 1}
     (folder / "config.yaml").write_text("seed: 2\nstop: {env_steps: '${goal.env_steps}'}\n")
     assert found.config() == {"seed": 2, "stop": {"env_steps": "${goal.env_steps}"}}
+    for damaged in (b"seed: [1", b"seed: \xff"):
+        (folder / "config.yaml").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run/config.yaml can't be read: .*Accepted: the YAML that the run wrote"):
+            found.config()
 
 
 @pytest.mark.usefixtures("store_dir")

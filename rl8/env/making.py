@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import rl8.env
 from rl8.checks import closest
 from rl8.env.base import Env
 from rl8.env.validation import CONSTRUCTOR, takes
+from rl8.kinds import plain
 
 
 def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: torch.device) -> Env:
@@ -35,6 +37,8 @@ def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: t
         )
     if not takes(given, num_envs, horizon, device=device):
         raise TypeError(f"{name} can't be called with (num_envs, horizon, device=...). Write {CONSTRUCTOR}: ...")
+    if isinstance(given, functools.partial):  # what environments do to their settings is no other's concern
+        given = functools.partial(given.func, *given.args, **plain(given.keywords))
     env = given(num_envs, horizon, device=device)
     if not isinstance(env, Env):
         raise TypeError(f"{given!r} made a {type(env).__name__}, which is no rl8.env.Env. Derive it from Env.")

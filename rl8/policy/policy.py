@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rl8.checks import unknown
 from rl8.data import ACTION_MASK
 from rl8.distributions import Distribution, default_distribution
+from rl8.kinds import plain
 from rl8.models import LSTMModel, MLPModel, Model, Output
 from rl8.models.base import BY_POLICY
 from rl8.models.views import Views
@@ -102,7 +103,8 @@ class Policy(nn.Module):
             )
         ready_made = model is not None
         if model is None:
-            model = self._build(model_cls or (LSTMModel if recurrent else MLPModel), dict(model_config or {}))
+            # a copy: what a model does to its keywords is not what it was built with
+            model = self._build(model_cls or (LSTMModel if recurrent else MLPModel), plain(model_config or {}))
         elif model_cls is not None or model_config:
             raise TypeError("model is ready-made, so model_cls and model_config have no effect. Give one or the other.")
         if not isinstance(model, Model):

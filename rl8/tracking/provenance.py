@@ -159,10 +159,10 @@ def provenance(device: str | None = None, folder: Path | None = None) -> dict[st
 
     Args:
         device: Where the run computes, e.g. `"cuda:0"`; None leaves device and hardware out.
-        folder: The folder whose git state is recorded; the working directory by default.
+        folder: The folder whose git state is recorded; by default the one that rl8 was started in.
     """
     tags: dict[str, str] = {"mlflow.source.type": "LOCAL"}
-    for part in (_process, lambda: _repository(folder or Path.cwd()), lambda: _device(device)):
+    for part in (_process, lambda: _repository(folder or origin()), lambda: _device(device)):
         tags |= _attempt(part)
     return {name: cut(value, TAG_LIMIT) for name, value in tags.items()}
 

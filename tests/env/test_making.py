@@ -22,6 +22,19 @@ def test_classes_and_functions_make_environments():
     assert make_env(lambda n, horizon, device: NoDevice(n), 4, 8, CPU).num_envs == 4
 
 
+class Grasping(CartPole):
+    def __init__(self, num_envs, horizon=None, *, device="cpu", limits):
+        super().__init__(num_envs, horizon, device=device)
+        self.low = limits["low"].pop()
+
+
+def test_environments_share_no_settings():
+    limits = {"low": [1, 2]}
+    grasping = functools.partial(Grasping, limits=limits)
+    assert [make_env(grasping, 4, 8, CPU).low for _ in range(2)] == [2, 2]
+    assert limits == {"low": [1, 2]}
+
+
 WRONG = {
     "made": (CartPole(8), r"CartPole\(8\) was given: environments that exist already.*Trainer\(CartPole, num_envs=8\)"),
     "text": (

@@ -29,6 +29,18 @@ class Tiny(Model):
         return self.spoil(Output({"logits": out[..., :2]}, out[..., 2], after))
 
 
+class Grasping(Tiny):
+    def __init__(self, observation_spec, action_spec, *, sizes):
+        super().__init__(observation_spec, action_spec)
+        sizes["hidden"].append(3)
+
+
+def test_what_a_model_does_to_its_keywords_is_not_what_it_was_built_with():
+    given = {"sizes": {"hidden": [1]}}
+    policy = Policy(FLAT, CHOICE, model_cls=Grasping, model_config=given)
+    assert policy.model_config == given == {"sizes": {"hidden": [1]}}
+
+
 def observe(spec, n):
     """Return random observations of one step, `[1, n, ...]`, with everything allowed."""
     obs = spec.rand(n)

@@ -132,6 +132,13 @@ def test_a_user_without_a_name(monkeypatch):
     assert provenance.user() == "unknown"
 
 
+def test_the_state_is_that_of_the_folder_where_rl8_was_started(tmp_path, monkeypatch):
+    _git(tmp_path, "init")
+    _git(tmp_path, "commit", "--allow-empty", "-m", "first")
+    monkeypatch.setattr(provenance, "origin", lambda: tmp_path)
+    assert "git.commit" in provenance.provenance()
+
+
 def test_provenance_is_one_set_of_tags(tmp_path):
     _git(tmp_path, "init")
     (tmp_path / "file").touch()
