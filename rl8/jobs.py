@@ -184,6 +184,9 @@ def sweep_job(cfg: DictConfig) -> float:
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = check(*checked(words, str(settings.job.config_name)))
+        if plan.trainer.output_dir is not None:  # one folder for all jobs: each has a part of it
+            own = str(Path(plan.trainer.output_dir) / str(settings.sweep.subdir))
+            plan = replace(plan, trainer=replace(plan.trainer, output_dir=own))
         if not str(settings.launcher._target_).endswith("BasicLauncher") and plan.trainer.view == "auto":
             # live views of parallel jobs would overwrite one another
             plan = replace(plan, trainer=replace(plan.trainer, view="plain"))
