@@ -461,22 +461,31 @@ class Trainer:
             self._record(tracker)
         summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
         if data.EVAL_RETURNS_MEAN in metrics:
-            horizon = self._evaluation().rollout.horizon
-            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {horizon} steps"
+            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_steps} steps"
         summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
         if tracker is not None:
             summary["recorded in"] = tracker.where
         self._view.finish(summary)
 
     def _draw(self, folder: Path) -> Path | None:
-        hparams = self.algorithm.hparams
+        proportional = "" if self._return_scale == 1.0 else ", training's in proportion"
         return plots.learning_curve(
             [*self._curve, *self.history],
             folder / "learning_curve.png",
             title=self._title(),
-            ylabel=f"return per {hparams.horizon} steps"
-            + (f" (evaluation: {self.settings.eval_horizon})" if self.settings.eval_horizon else ""),
+            ylabel=f"return per {self._return_steps} steps{proportional}",
+            scale=self._return_scale,
         )
+
+    @property
+    def _return_steps(self) -> int:
+        """Steps that an evaluation sums rewards over."""
+        return self.settings.eval_horizon or self.algorithm.hparams.horizon
+
+    @property
+    def _return_scale(self) -> float:
+        """What training's returns, sums over a horizon, are shown times: sums of other lengths can't be compared."""
+        return self._return_steps / self.algorithm.hparams.horizon
 
     def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
         """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
@@ -585,7 +594,7 @@ class Trainer:
             (lambda *_, **__: self.algorithm.env) if self.algorithm.env.shared else self.algorithm.env_cls,
             self.algorithm.policy,
             num_envs=num_envs,
-            horizon=self.settings.eval_horizon or hparams.horizon,
+            horizon=self._return_steps,
             seq_len=hparams.seq_len,
             seqs_per_state_reset=hparams.seqs_per_state_reset,
         )
@@ -621,6 +630,7 @@ class Trainer:
     def _start_view(self, tracker: Tracker | None, stop: Condition) -> View:
         algorithm = self.algorithm
         view = make_view(self.settings.view, title=self._title())
+        view.readings.scale = self._return_scale
         if tracker is not None:
             tracker.notify = view.message
         hparams = algorithm.hparams
@@ -633,6 +643,8 @@ class Trainer:
         }
         if algorithm.env.truncates:
             info["time limits"] = f"{BOOTSTRAPPED[hparams.bootstrap or '']} (algo.bootstrap={hparams.bootstrap})"
+        if self._return_scale != 1.0:
+            info["returns"] = f"per {self._return_steps} steps, training's in proportion"
         if self._origin is not None:
             info["begins from"] = f"{self._origin}, {algorithm.env_steps:,} env steps"
         view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))

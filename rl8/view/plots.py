@@ -50,6 +50,7 @@ def learning_curve(
     title: str,
     subtitle: str = "",
     ylabel: str = "return",
+    scale: float = 1.0,
 ) -> Path | None:
     """Draw the return of training and of evaluation against env steps.
 
@@ -60,16 +61,19 @@ def learning_curve(
         title: E.g. `"CartPole, seed 1"`.
         subtitle: A second, smaller line, e.g. hardware and speed.
         ylabel: What the return is, e.g. `"return per 64 steps"`.
+        scale: Steps that an evaluation sums rewards over, as a multiple of training's: training's returns are drawn
+            times this, so that both are sums over as many steps.
 
     Returns:
         The file; None if there is nothing to draw, or nothing to draw it with.
     """
-    train, evaluation = _points(history, RETURNS_MEAN), _points(history, EVAL_RETURNS_MEAN)
+    train = [(step, scale * value) for step, value in _points(history, RETURNS_MEAN)]
+    evaluation = _points(history, EVAL_RETURNS_MEAN)
     if not (train or evaluation) or not _can_draw(path):
         return None
     figure, (axes,) = _figure(title, subtitle, panels=1)
     if train:
-        _draw_training(axes, train, dict(_points(history, RETURNS_STD)))
+        _draw_training(axes, train, {step: scale * width for step, width in _points(history, RETURNS_STD)})
     if evaluation:
         steps, values = zip(*evaluation, strict=True)
         axes.plot(

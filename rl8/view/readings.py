@@ -66,8 +66,13 @@ class Readings:
 
         Args:
             clock: Returns the time in seconds.
+
+        Attributes:
+            scale: Steps that an evaluation sums rewards over, as a multiple of training's: training's returns are shown
+                times this, so that both are sums over as many steps.
         """
         self.clock = clock
+        self.scale = 1.0
         self.begun = clock()
         self.metrics: dict[str, float] = {}
         self.progress: float | None = None
@@ -80,6 +85,7 @@ class Readings:
         """Take in the metrics of an iteration."""
         now = self.clock()
         if data.RETURNS_MEAN in metrics:
+            metrics = {**metrics, data.RETURNS_MEAN: self.scale * metrics[data.RETURNS_MEAN]}
             self.returns.add(metrics[data.RETURNS_MEAN])
         if data.EVAL_RETURNS_MEAN in metrics:
             self.evaluations.add(metrics[data.EVAL_RETURNS_MEAN])

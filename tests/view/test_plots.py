@@ -62,6 +62,18 @@ def test_learning_curve(tmp_path, figure):
     assert (edges[:, 1].min(), edges[:, 1].max()) == (-11, -2.5)
 
 
+def test_training_is_drawn_per_as_many_steps_as_the_evaluation(tmp_path, figure):
+    history = [
+        {"env/steps": float(step), "returns/mean": -8.0, "returns/std": 1.0, "eval/returns/mean": -25.0}
+        for step in (100, 200)
+    ]
+    learning_curve(history, tmp_path / "curve.png", title="t", scale=200 / 64)
+    axes = figure[0].axes[0]
+    assert lines(axes) == {"training": [(100, -25), (200, -25)], "evaluation": [(100, -25), (200, -25)]}
+    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (-28.125, -21.875)
+
+
 def test_long_curves_are_smoothed(tmp_path, figure):
     history = [{"env/steps": float(i), "returns/mean": float(i % 2)} for i in range(400)]
     assert learning_curve(history, tmp_path / "curve.png", title="t")

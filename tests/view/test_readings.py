@@ -96,6 +96,15 @@ def test_metrics_keep_their_last_value(clock):
     assert (readings.returns.best, readings.evaluations.best, readings.updates) == (3.0, 2.0, 2)
 
 
+def test_returns_of_training_are_shown_per_as_many_steps_as_those_of_the_evaluation(clock):
+    readings = Readings(clock)
+    readings.scale = 4.0
+    readings.add({"returns/mean": -2.0, "eval/returns/mean": -8.0}, None)
+    readings.add({"losses/vf": 1.0}, None)
+    assert readings.metrics["returns/mean"] == readings.metrics["eval/returns/mean"] == -8.0
+    assert readings.returns.best == -8.0
+
+
 def test_line(clock):
     readings = Readings(clock)
     assert line(readings) == "           0 steps"
