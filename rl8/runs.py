@@ -166,6 +166,9 @@ def _age(folder: Path, wanted: Wanted) -> float:
 
 def _near(run: str, wanted: Wanted, below: Path = OUTPUTS) -> str:
     """Return a sentence that lists runs which may have been meant."""
+    beside = _file((origin() / run).parent, wanted)
+    if beside is not None:
+        return f"Did you mean {Path(run).parent / beside.name}?"
     folders = [str(folder) for folder in known(wanted, below)]
     if not folders:
         return f"No run with a {wanted} is below {below}{'/' if below == OUTPUTS else ''}."

@@ -73,6 +73,11 @@ def test_a_file_of_any_name_is_taken_as_it_is(workdir):
             "policy",
             r"folder without a policy \(policy.pt or checkpoint.pt\); there: 2026-01-02. Ru",
         ),
+        (
+            "outputs/2026-01-01/10-00-00/chekpoint.pt",
+            "checkpoint",
+            r"chekpoint.pt is no run\. .*, or latest\. Did you mean outputs/2026-01-01/10-00-00/checkpoint\.pt\?$",
+        ),
         ("outputs/sweeps", "checkpoint", r"Runs below it: outputs/sweeps/2026-01-02/11-00-00/0\. Try outputs/sweeps/"),
     ],
 )
