@@ -1,4 +1,4 @@
-"""Build the documentation: the README as its first page, and the reference of every module behind it.
+"""Build the documentation: the README, policies.md as the page of `rl8.use`, and the reference of every module.
 
 Called by `make docs`, which makes any warning an error.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import pdoc
 
 import rl8
+import rl8.use
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "_build"
@@ -22,7 +23,10 @@ OUTPUT = HERE / "_build"
 def main() -> None:
     """Write the pages to docs/_build."""
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
-    rl8.__doc__ = f"{readme}\n\n# Conventions\n\n{rl8.__doc__}"
+    policies = (HERE / "policies.md").read_text(encoding="utf-8")
+    rl8.use.__doc__ = f"{policies}\n\n# The modules\n\n{rl8.use.__doc__}"
+    linked = readme.replace("](docs/policies.md", "](rl8/use.html")
+    rl8.__doc__ = f"{linked}\n\n# Conventions\n\n{rl8.__doc__}"
     for name in rl8.__all__:  # pdoc looks for names where they are, and rl8's come when asked for
         setattr(rl8, name, getattr(rl8, name))
     # the constructor that NamedTuple writes does not know the module whose names its annotations are from

@@ -37,7 +37,7 @@ def load_policy(
 
 
 class DeployedPolicy:
-    """Acts on observations as they come.
+    """Acts on observations as they come; docs/policies.md shows the commonest uses.
 
     ```python
     policy = rl8.load_policy("latest")
