@@ -84,10 +84,12 @@ def stop_condition(plan: Plan) -> Condition | None:
     except HydraException as error:
         cause = _root_cause(error)
         if isinstance(cause, TypeError) and "abstract" in str(cause):
-            missing = re.findall(r"'(\w+)'", str(cause)) or str(cause).split()[-1:]
+            cls = get_object(str(plan.stop["_target_"]))
+            missing = sorted(name for name in Condition.__abstractmethods__ if name in cls.__abstractmethods__)
+            heads = ", ".join(f"def {name}{inspect.signature(getattr(Condition, name))}: ..." for name in missing)
             raise TypeError(
-                f"stop._target_={plan.stop['_target_']} lacks {', '.join(missing)}, which every condition defines. "
-                f"Write def {missing[0]}(self, ...) as rl8.conditions.Condition describes it."
+                f"stop._target_={plan.stop['_target_']} in {inspect.getsourcefile(cls)} lacks {', '.join(missing)}, "
+                f"which every condition defines. Write {heads}".replace("'", "")
             ) from error
         if isinstance(cause, TypeError) and "argument" in str(cause):
             raise TypeError(

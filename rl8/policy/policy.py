@@ -309,7 +309,15 @@ class Policy(nn.Module):
         bases = [base for base in model_cls.__mro__ if issubclass(base, Model)] if passes_on else [model_cls]
         if any("feature_shapes" in inspect.signature(base).parameters for base in bases):
             config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
-        return model_cls(self.observation_spec, self.action_spec, **config)
+        try:
+            return model_cls(self.observation_spec, self.action_spec, **config)
+        except TypeError as error:
+            if not str(error).startswith("Model.__init__() missing"):
+                raise
+            raise TypeError(
+                f"{model_cls.__name__}.__init__ in {inspect.getsourcefile(model_cls) or '?'} calls super().__init__() "
+                "without the specs. Write super().__init__(observation_spec, action_spec)."
+            ) from error
 
     def _random_seen(self, n: int) -> Nested:
         """Return `[1, n, ...]` what the model sees of random observations."""

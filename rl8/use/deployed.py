@@ -69,6 +69,11 @@ class DeployedPolicy:
         self._memory: Memory | None = None
         self._straight = Straight(policy) if suits(policy) else None
 
+    @property
+    def model(self) -> Model:
+        """The trained network, e.g. to train it on: `Trainer(env, model=policy.model)`."""
+        return self.policy.model
+
     def predict(self, obs: Any, deterministic: bool = True) -> Any:
         """Return the action for one observation, or for each of n.
 

@@ -49,6 +49,11 @@ def observe(spec, n):
     return obs.unsqueeze(0)
 
 
+class WithoutSpecs(Tiny):
+    def __init__(self, observation_spec, action_spec):
+        Model.__init__(self)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -59,6 +64,10 @@ def observe(spec, n):
         ({"model": nn.Linear(3, 2)}, "Linear is no subclass of rl8.models.Model. Derive it"),
         ({"model": Tiny(FLAT, CHOICE), "model_config": {"hiddens": [8]}}, "ready-made.*Give one or the other"),
         ({"model": Tiny(FLAT, CHOICE), "model_cls": MLPModel}, "ready-made.*Give one or the other"),
+        (
+            {"model_cls": WithoutSpecs},
+            r"WithoutSpecs\.__init__ in .*test_policy\.py calls super\(\)\.__init__\(\) without",
+        ),
         ({"model_config": {"hidens": [8]}}, "option of MLPModel 'hidens'. Did you mean 'hiddens'"),
     ],
 )

@@ -111,6 +111,14 @@ def test_one_observation_or_several_numpy_or_tensors(kind, tmp_path):
     algorithm.env.action_spec.check(policy.predict(obs) if policy.reset() is None else None)
 
 
+def test_its_network_can_be_trained_on_and_loaded_again(tmp_path):
+    options = {"num_envs": 4, "horizon": 4}
+    policy = rl8.load_policy(save_policy(tmp_path / "first.pt", Algorithm(Pendulum, **options)))
+    again = rl8.load_policy(save_policy(tmp_path / "again.pt", Algorithm(Pendulum, model=policy.model, **options)))
+    obs = np.ones(3)
+    assert again.predict(obs) == policy.predict(obs)
+
+
 def test_actions_lie_inside_the_bounds(tmp_path):
     for kind in ("bounded", "clipped"):
         _, policy = trained(kind, tmp_path)
