@@ -199,7 +199,10 @@ def sweep_job(cfg: DictConfig) -> float:
         _say(f"job {result.number} failed: {result.error}")
         _logger.error(redacted("".join(traceback.format_exception(error))))
         if trainer is None and plan is not None:
-            launch.record_failure(plan, words, error)
+            try:
+                launch.record_failure(plan, words, error)
+            except Exception as problem:
+                _say(f"job {result.number} is not recorded: {launch.summary(problem)}")
         if not str(settings.sweeper._target_).endswith("BasicSweeper"):
             raise
         return math.nan
