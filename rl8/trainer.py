@@ -37,6 +37,7 @@ from rl8.settings import TrainerSettings
 from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
 from rl8.tracking.run import SAVED_AT, Tracker
+from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line
 from rl8.tracking.thinning import Recorder, thinned_out
 from rl8.view import movies, plots
@@ -388,7 +389,7 @@ class Trainer:
             "metrics": dict(metrics),
             "run_id": tracker.run_id if tracker else None,
             "best": self.files.best,
-            "env_config": repr(self.settings.env_config),
+            "env_config": redacted(repr(self.settings.env_config)),
         }
 
     def _checkpoint(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
@@ -548,7 +549,8 @@ class Trainer:
     def _configure_anew(self, saved: Saved) -> None:
         """Let settings of resets that were changed act now, where they are constants that the environment declares."""
         config, env = self.settings.env_config, self.algorithm.env
-        if repr(config) != saved.extra.get("env_config", repr(config)) and config:
+        text = redacted(repr(config))
+        if config and text != saved.extra.get("env_config", text):
             if set(config) <= set(env.parameters):
                 env.configure(copy.deepcopy(config))
             elif (self.algorithm.hparams.horizons_per_env_reset or 0) < 0:

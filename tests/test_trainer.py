@@ -443,6 +443,18 @@ def test_dictionaries_are_handed_to_environments_as_copies():
     assert config == {"noise": {"low": 1.0, "high": 2.0}}
 
 
+def test_no_checkpoint_holds_a_password():
+    class Asking(Endless):
+        def reset(self, *, config=None):
+            return super().reset()
+
+    config = {"password": "s3cret", "url": "https://me:s3cret@host"}
+    trainer = Trainer(Asking, env_config=config, eval_env_config=config, output_dir="here", **QUIET)
+    trainer.run(stop_conditions=[EnvSteps(BATCH)])
+    for file in ("checkpoint.pt", "policy.pt"):
+        assert b"s3cret" not in Path("here", file).read_bytes()
+
+
 def test_what_no_file_can_hold_is_refused_when_the_trainer_is_built():
     class Own(MLPModel):
         def __init__(self, *specs, hook=None, **config):
