@@ -69,7 +69,8 @@ class TrainerSettings:
         view: `"live"` (rich), `"plain"` (lines), `"none"`, or `"auto"`: live on a terminal, plain elsewhere.
         steps_per_eval: Iterations between evaluations; None evaluates only at the end of the run.
         eval_num_envs: Environments of an evaluation.
-        eval_horizon: Env steps per environment of an evaluation; None takes `algo.horizon`.
+        eval_horizon: Env steps per environment of an evaluation; None takes `algo.horizon`. Where episodes end, each
+            environment plays one whole episode, and this is the most steps of it; None then is 27,000.
         eval_deterministic: Whether an evaluation takes the distribution's mode rather than a sample.
         env_config: Settings for the training environment's resets, or None.
         eval_env_config: Settings for the evaluation environment's reset, or None.

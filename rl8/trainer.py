@@ -29,7 +29,7 @@ from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.rng import forked
-from rl8.rollout.evaluation import Evaluator
+from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import evidence, first_nonfinite
 from rl8.rollout.rollout import Rollout
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
-SPREAD = ("mean", "std", "min", "max")
 # Iterations in `Trainer.history`, about 2 kB each.
 MAX_HISTORY: Final = 100_000
 # Everything that an iteration reports; stop conditions may name no other.
 NONFINITE: Final = "monitors/nonfinite_envs"
 METRICS = (
-    *(f"{name}/{part}" for name in ("returns", "rewards") for part in SPREAD),
+    *data.RETURNS,
+    *(f"rewards/{part}" for part in data.SPREAD),
     *UPDATE_METRICS,
     "monitors/explained_variance",
     "coefficients/entropy",
@@ -70,7 +70,10 @@ METRICS = (
 # Points of a resumed run's curve that come from before.
 MAX_CURVE: Final = 2_000
 CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
-EVAL_METRICS = (*(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in SPREAD), data.EVAL_MS)
+EVAL_METRICS = (
+    *(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in data.SPREAD),
+    data.EVAL_MS,
+)
 
 # What an episode is worth beyond its time limit.
 BOOTSTRAPPED: Final = {
@@ -462,19 +465,26 @@ class Trainer:
             self._record(tracker)
         summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
         if data.EVAL_RETURNS_MEAN in metrics:
-            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_steps} steps"
+            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_per}"
+            if share := metrics.get(f"eval/{data.EPISODES_UNFINISHED}"):
+                longest = self._evaluation().max_episode_steps
+                summary["evaluation"] += f", of which {share:.0%} had not ended after {longest:,} steps"
         summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
         if tracker is not None:
             summary["recorded in"] = tracker.where
         self._view.finish(summary)
 
     def _draw(self, folder: Path) -> Path | None:
-        proportional = "" if self._return_scale == 1.0 else ", training's in proportion"
+        ylabel = f"return per {self._return_per}"
+        if self.algorithm.episodes is not None:
+            ylabel += f" (training: mean of the last {data.WINDOW})"
+        elif self._return_scale != 1.0:
+            ylabel += ", training's in proportion"
         return plots.learning_curve(
             [*self._curve, *self.history],
             folder / "learning_curve.png",
             title=self._title(),
-            ylabel=f"return per {self._return_steps} steps{proportional}",
+            ylabel=ylabel,
             scale=self._return_scale,
         )
 
@@ -484,9 +494,14 @@ class Trainer:
         return self.settings.eval_horizon or self.algorithm.hparams.horizon
 
     @property
+    def _return_per(self) -> str:
+        """What a return is a sum over: an episode where episodes end, else some steps."""
+        return "episode" if self.algorithm.episodes is not None else f"{self._return_steps} steps"
+
+    @property
     def _return_scale(self) -> float:
         """What training's returns, sums over a horizon, are shown times: sums of other lengths can't be compared."""
-        return self._return_steps / self.algorithm.hparams.horizon
+        return 1.0 if self.algorithm.episodes is not None else self._return_steps / self.algorithm.hparams.horizon
 
     def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
         """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
@@ -599,6 +614,8 @@ class Trainer:
             horizon=self._return_steps,
             seq_len=hparams.seq_len,
             seqs_per_state_reset=hparams.seqs_per_state_reset,
+            episodes=self.algorithm.env.has_ends,
+            max_episode_steps=self.settings.eval_horizon or MAX_EPISODE_STEPS,
         )
 
     def _start_tracker(self, stop: Condition, resumed: Saved | None) -> Tracker | None:
@@ -697,19 +714,24 @@ def metric_names(algorithm: Algorithm) -> list[str]:
     """Return every metric that an iteration or an evaluation of an algorithm may have."""
     own = [f"env/{name}" for name in sorted(algorithm.env.metric_names)]
     more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
-    return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in own)]
+    evaluated = own
+    if algorithm.episodes is not None:
+        more, evaluated = [*more, *data.EPISODE_METRICS], [*own, *data.EVAL_EPISODES]
+    return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in evaluated)]
 
 
 def to_host(metrics: Metrics) -> dict[str, float]:
     """Return metrics as numbers, by one transfer from the device."""
     numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
     found = dict(zip(metrics, numbers, strict=True))
-    # NaN of an environment's own: it had nothing to report
-    return {name: number for name, number in found.items() if not (name.startswith("env/") and math.isnan(number))}
+    # NaN: the environment had nothing to report, or no episode has ended yet
+    silent = ("env/", "episodes/", *(data.RETURNS if data.EPISODES_COUNT in metrics else ()))
+    return {name: number for name, number in found.items() if not (name.startswith(silent) and math.isnan(number))}
 
 
 def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
-    bad = [name for name in ("returns/mean", "losses/total") if not math.isfinite(metrics[name])]
+    watched = ("returns/mean", "rewards/mean", "losses/total")
+    bad = [name for name in watched if not math.isfinite(metrics.get(name, 0.0))]
     if bad:
         cause = first_nonfinite(rollout)
         raise FloatingPointError(

@@ -56,7 +56,8 @@ def validate(env: Environment, base: type) -> None:
             result = _check_step(env, base, obs)
             obs = result[OBS]
             keys |= {str(key) for key in result.keys()}  # noqa: SIM118 (TensorDict iterates over rows)
-            env.metric_names |= {str(key) for key in result[METRICS].keys()} if METRICS in keys else set()  # noqa: SIM118
+            if METRICS in result.keys():  # noqa: SIM118
+                env.metric_names |= {str(key) for key in result[METRICS].keys()}  # noqa: SIM118
         env.has_ends = env.has_ends or bool(keys & {TERMINATED, TRUNCATED})
         env.truncates = env.truncates or TRUNCATED in keys
         if env.has_ends and not env.begins_anew:

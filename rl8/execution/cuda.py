@@ -98,8 +98,9 @@ class CUDA(Eager):
         """See `Eager.forget`."""
         known, self._known = self._known, self._series()
         if known != self._known:  # the first end of an episode: there is more to read
-            self._works["advantages"].invalidate()
-            self._works["update"].invalidate()
+            for name in ("episodes", "advantages", "update"):
+                if name in self._works:
+                    self._works[name].invalidate()
 
     def arranged(self, rows: Rows) -> Rows:
         """See `Eager.arranged`: a graph reads one place, the whole batch or indices that change under it."""

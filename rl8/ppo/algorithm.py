@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -41,6 +42,7 @@ from rl8.ppo.options import (
 from rl8.ppo.resume import as_built, check_optimizer, check_sizes, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.rollout.containers import Tensors
+from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.nonfinite import leave_out_nonfinite
 from rl8.rollout.rollout import Minibatch, Rollout
@@ -72,6 +74,7 @@ class Algorithm:
         hparams: All numbers, frozen.
         env_cls: What made the environments.
         env: The environments.
+        episodes: What came of the episodes that ended; None where none do.
         policy: What is trained.
         rollout: The last horizon.
         env_steps: Env steps collected so far.
@@ -138,7 +141,9 @@ class Algorithm:
             seq_len=hparams.seq_len,
             seqs_per_state_reset=hparams.seqs_per_state_reset,
             bootstrap=hparams.bootstrap or BOOTSTRAP_FINAL_OBS,
+            ends=self.env.has_ends,
         )
+        self.episodes: Episodes | None = Episodes(hparams.num_envs, self.device) if self.env.has_ends else None
         execution.attach(self.env, self.policy, self.rollout, minibatches=hparams.num_minibatches)
         self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma).to(self.device)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
@@ -167,6 +172,9 @@ class Algorithm:
         self._collect = execution.work(
             execution.collect, "rollout", lambda: reached(rollout=self.rollout, env=self.env)
         )
+        if self.episodes is not None:
+            counted = partial(self.episodes.add, self.rollout)
+            self._count = execution.work(counted, "episodes", lambda: reached(episodes=self.episodes))
         self._prepare = execution.work(self._compute_advantages, "advantages", prepared)
         self._learn = execution.work(self._learn_minibatch, "update", learned, self.optimizer)
         self._apply = execution.work(self._step_optimizer, "optimizer step", learned, self.optimizer)
@@ -182,11 +190,14 @@ class Algorithm:
             deterministic: Whether actions are the distribution's mode rather than a sample.
 
         Returns:
-            Metrics of raw rewards and returns (sums over the horizon), and `env/...` as the environment reports them,
-            0-d tensors on the device.
+            Metrics of raw rewards; of returns, which are sums over the horizon, or those of the last episodes where
+            episodes end; of these, `episodes/...`; and `env/...` as the environment reports them. 0-d tensors on the
+            device, NaN where nothing is known yet.
         """
         if self._reset_due():
             self.rollout.start(self.execution.reset(env_config, random_ages=self.hparams.random_initial_ages))
+            if self.episodes is not None:
+                self.episodes.begin(random_ages=self.hparams.random_initial_ages)
             self.reward_scaler.reset()
             self.resets += 1
             self._known_resets = self.env.resets
@@ -202,7 +213,11 @@ class Algorithm:
         if self.skips_nonfinite:
             self._nonfinite.copy_(leave_out_nonfinite(self.rollout))
             self.execution.forget()
-        return reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
+        metrics = reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
+        if self.episodes is not None:
+            self._count()
+            metrics |= self.episodes.metrics()
+        return metrics
 
     def reset_next(self) -> None:
         """Let the next horizon begin with a reset of the environment, whether one is due or not."""
@@ -368,6 +383,7 @@ class Algorithm:
             "execution": self.execution.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "rollout": self.rollout.state_dict(),
+            "episodes": None if self.episodes is None else self.episodes.state_dict(),
             "env": save_env(self.env, self.env_cls, self._built, started=self.horizons > 0),
             "counters": {name: getattr(self, name) for name in ("env_steps", "iterations", "resets", "horizons")},
         }
@@ -388,6 +404,8 @@ class Algorithm:
             self._known_resets = -1  # new episodes, with random numbers from where the saved run stood
         else:
             load_env(self.env, self.env_cls, saved["env"], self._built)
+        if self.episodes is not None and saved.get("episodes") is not None:
+            self.episodes.load_state_dict(saved["episodes"])
         self._buffered = False
         for name, value in saved["counters"].items():
             setattr(self, name, value)

@@ -20,8 +20,14 @@ class EnvMetrics:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, out: TensorDict, *, first: bool) -> None:
-        """Add a step's numbers; those of the horizon's first step replace what was there."""
+    def add(self, out: TensorDict, *, first: bool, counted: Tensor | None = None) -> None:
+        """Add a step's numbers; those of the horizon's first step replace what was there.
+
+        Args:
+            out: What the step returned.
+            first: Whether it is the horizon's first.
+            counted: `[N]` bool, which environments count; None if all do.
+        """
         if first:
             for total in self.sums.values():
                 total.zero_()
@@ -30,6 +36,8 @@ class EnvMetrics:
         for name, numbers in out[METRICS].items():
             numbers = numbers.to(torch.float32)
             known = ~numbers.isnan()
+            if counted is not None:
+                known &= counted.reshape(-1, *[1] * (numbers.ndim - 1))
             step = torch.stack((torch.where(known, numbers, 0.0).sum(), known.sum()))
             if name in self.sums:
                 self.sums[name] += step

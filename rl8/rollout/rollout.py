@@ -44,6 +44,7 @@ class Rollout:
         horizon: Steps, T.
         seq_len: Steps per sequence, L; the recurrent state is kept at the start of each.
         seqs_per_state_reset: Sequences between resets of the state to zero; negative for never.
+        ends: Whether episodes end; else that is found out when one does.
         bootstrap: What truncated episodes bootstrap from; see `rl8.rollout.bootstrap.next_values`.
 
     Attributes:
@@ -73,6 +74,7 @@ class Rollout:
         seq_len: int = 1,
         seqs_per_state_reset: int = -1,
         bootstrap: str = BOOTSTRAP_FINAL_OBS,
+        ends: bool = False,
     ) -> None:
         self.num_envs, self.horizon, self.seq_len, self.bootstrap = num_envs, horizon, seq_len, bootstrap
         self.seqs_per_state_reset = seqs_per_state_reset
@@ -98,6 +100,8 @@ class Rollout:
         self.final_values: Tensor | None = None
         self.weights: Tensor | None = None
         self.env_metrics = EnvMetrics()
+        if ends:
+            self._allocate_ends()
 
     def start(self, obs: Nested) -> None:
         """Begin at observations `[N, ...]` that environments gave at their reset."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from rl8.data import EVAL_MS, ITERATIONS
+from rl8.data import EPISODE_METRICS, EPISODES_COUNT, EPISODES_MEANS, EPISODES_STD, EVAL_MS, ITERATIONS
 
 # Least share of a run's age so far between two iterations that are recorded: short runs get smooth charts too.
 SHARE: Final = 1 / 50
@@ -42,7 +42,7 @@ class Recorder:
             step: Env steps so far.
             always: Whether not to hold them back.
         """
-        self._held = (metrics, step)
+        self._held = (metrics if self._held is None else _with_episodes(self._held[0], metrics), step)
         now = self._clock()
         self._first = min(self._first, now)
         if always or now - self._last >= min(self._seconds, SHARE * (now - self._first)):
@@ -54,6 +54,29 @@ class Recorder:
         held, self._held = self._held, None
         if held is not None:
             self._record(*held)
+
+
+def _with_episodes(earlier: Mapping[str, float], later: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the later of two iterations' metrics with the episodes of both: those since the last that was recorded."""
+    before, after = earlier.get(EPISODES_COUNT, 0.0), later.get(EPISODES_COUNT, 0.0)
+    if not before:
+        return later
+    episodes = {name: earlier[name] for name in EPISODE_METRICS}
+    if after:
+        total = before + after
+        for name in EPISODES_MEANS:
+            episodes[name] = (before * earlier[name] + after * later[name]) / total
+        # the variance within each, and of the means between them
+        mean = episodes[EPISODES_MEANS[0]]
+        parts = [
+            (number, each[EPISODES_STD], each[EPISODES_MEANS[0]])
+            for number, each in ((before, earlier), (after, later))
+        ]
+        episodes[EPISODES_STD] = math.sqrt(sum(n * (std**2 + (own - mean) ** 2) for n, std, own in parts) / total)
+        for edge, name in ((min, "episodes/return/min"), (max, "episodes/return/max")):
+            episodes[name] = edge(earlier[name], later[name])
+        episodes[EPISODES_COUNT] = total
+    return {**later, **episodes}
 
 
 def thinned_out(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:

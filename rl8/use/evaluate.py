@@ -176,7 +176,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words", nargs="*", metavar="RUN | key=value", help="runs, and overrides such as env.gravity=12"
     )
     how_long = parser.add_mutually_exclusive_group()
-    how_long.add_argument("--steps", type=int, help="steps of each environment; by default as in training")
+    how_long.add_argument(
+        "--steps", type=int, help="steps of each environment; by default an episode, or as in training"
+    )
     how_long.add_argument("--episodes", type=int, help="episodes in all, for environments that end them")
     parser.add_argument("--sample", action="store_true", help="draw actions rather than take the most probable")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -224,7 +226,10 @@ def _ready(each: Task, args: argparse.Namespace) -> tuple[Task, Policy, Env]:
     """Return a policy and its environments: what does not fit is said before any policy is evaluated."""
     settings, policy = each.plan.trainer, each.policy()
     num_envs = each.num_envs or min(settings.eval_num_envs, args.episodes or settings.eval_num_envs)
-    return each, policy, each.env(policy, num_envs, args.steps or horizon_of(each.plan))
+    env = each.env(policy, num_envs, args.steps or horizon_of(each.plan))
+    if not env.has_ends:
+        env.validate()  # finds out whether it has
+    return each, policy, env
 
 
 def _evaluated(
@@ -232,9 +237,11 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Return one policy's result."""
     settings, steps = each.plan.trainer, args.steps or horizon_of(each.plan)
+    whole = env.has_ends and args.steps is None and settings.eval_horizon is None
+    episodes = args.episodes or (env.num_envs if whole else None)
     deterministic = settings.eval_deterministic and not args.sample
     sample = evaluate(
-        policy, env, steps=steps, episodes=args.episodes, deterministic=deterministic,
+        policy, env, steps=steps, episodes=episodes, deterministic=deterministic,
         config=settings.eval_env_config, seed=each.seed,
     )  # fmt: skip
     return {
@@ -243,7 +250,7 @@ def _evaluated(
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "env": each.plan.env.target,
         "overrides": list(overrides),
-        "per": "episode" if args.episodes else f"{steps} steps",
+        "per": "episode" if episodes else f"{steps} steps",
         "deterministic": deterministic,
         "seed": each.seed,
         "num_envs": env.num_envs,

@@ -82,6 +82,8 @@ def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, device):
     works = [algorithm._collect, algorithm._prepare, algorithm._learn]
     if algorithm.hparams.accumulate_grads:
         works.append(algorithm._apply)
+    if algorithm.episodes is not None:
+        works.append(algorithm._count)
     assert all(work.graph.replays > 1 and len(work.graph.kernels) > 10 for work in works)
     device.waits.clear()
     algorithm.collect()
@@ -379,8 +381,9 @@ def test_an_environment_that_waits_falls_back_with_the_line(device):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)  # the trial did not happen
 
 
-def test_the_host_waits_once_an_iteration(device, store_dir):
-    trainer = Trainer(CartPole, device="cuda", **SHORT)
+@pytest.mark.parametrize("env_cls", [CartPole, Lander])
+def test_the_host_waits_once_an_iteration(env_cls, device, store_dir):
+    trainer = Trainer(env_cls, device="cuda", **SHORT)
     for _ in range(4):
         device.waits.clear()
         trainer.step()

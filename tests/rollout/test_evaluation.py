@@ -1,11 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 from comparing import assert_same, snapshot
 from envs import Episodes, Randomized, Steering
+from tensordict import TensorDict
 from torch import nn
 
 from rl8 import Algorithm, RecurrentAlgorithm
-from rl8.env import CartPole, DiscreteDummyEnv
+from rl8.env import CartPole, DiscreteDummyEnv, Lander
 from rl8.models import MLPModel, TransformerModel
 from rl8.policy.policy import Policy
 from rl8.rollout.evaluation import MAX_FRAMES, Evaluator
@@ -160,3 +163,50 @@ def test_a_film_shows_the_policy_at_work():
     first, *_, last = Evaluator(CartPole, algorithm.policy, num_envs=1, horizon=6).film()
     assert (first != last).any()
     assert_same(snapshot(algorithm), before)
+
+
+@pytest.mark.parametrize("limit", [2, 4, 27_000])
+def test_whole_episodes_are_played_one_in_each_environment(algorithm, limit):
+    found = evaluator(algorithm, episodes=True, max_episode_steps=limit, num_envs=5).run()
+    lengths = [min(length, limit) for length in (3, 4, 5, 3, 4)]  # odd ones terminate, even ones are truncated
+    assert found["episodes/length/mean"].item() == pytest.approx(sum(lengths) / 5)
+    assert found["episodes/truncated"].item() == pytest.approx({2: 0, 4: 2, 27_000: 3}[limit] / 5)
+    assert found["episodes/unfinished"].item() == pytest.approx({2: 5, 4: 1, 27_000: 0}[limit] / 5)
+    assert found["returns/mean"] == pytest.approx(found["rewards/mean"].item() * sum(lengths) / 5, rel=1e-5)
+    assert found["rewards/min"] <= found["rewards/mean"] <= found["rewards/max"]
+    assert found["rewards/std"] <= found["rewards/max"] - found["rewards/min"]
+
+
+class Late(Episodes):
+    """`Episodes` that pay and report only what comes after the first, and one of 70 steps in environment 0."""
+
+    def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+        super().__init__(num_envs, horizon, device=device)
+        self.lengths[0] = 70
+
+    def reset(self, *, config=None):
+        obs = super().reset(config=config)
+        self.state["episode"] = torch.zeros_like(self.index)
+        return obs
+
+    def step(self, action):
+        episode = self.state["episode"]
+        out = super().step(action)
+        self.state["episode"] = episode + (out["terminated"] | out["truncated"]).long()
+        out["rewards"], out["metrics"] = episode.float(), TensorDict({"episode": episode.float()}, [self.num_envs])
+        return out
+
+
+def test_nothing_of_later_episodes_counts(algorithm):
+    found = evaluator(algorithm, Late, episodes=True).run()
+    assert found["episodes/length/mean"] == (70 + 4 + 5 + 3) / 4
+    assert [found[name] for name in ("returns/max", "rewards/max", "env/episode")] == [0, 0, 0]
+
+
+def test_a_film_of_an_episode_ends_with_it():
+    torch.manual_seed(1)
+    env_cls = partial(Lander, max_episode_steps=250)
+    algorithm = Algorithm(env_cls, num_envs=2, horizon=4)
+    film = Evaluator(env_cls, algorithm.policy, num_envs=1, horizon=4, episodes=True)
+    steps = film.run()["episodes/length/mean"]
+    assert 10 < len(film.film()) <= min(steps, MAX_FRAMES)

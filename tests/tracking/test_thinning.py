@@ -1,4 +1,5 @@
 from itertools import pairwise
+from statistics import fmean, pstdev
 
 import pytest
 
@@ -56,3 +57,29 @@ def test_evaluated_iterations_and_the_last_are_always_recorded():
 def test_half_of_a_history_is_left_and_half_of_its_evaluations():
     history = [{ITERATIONS: float(i), **({EVAL_MS: 1.0} if i % 2 == 0 else {})} for i in range(1, 9)]
     assert [metrics[ITERATIONS] for metrics in thinned_out(history)] == [1, 2, 5, 6]
+
+
+def test_episodes_of_iterations_that_are_not_recorded_count_with_the_next():
+    def metrics(step, *returns):
+        if not returns:
+            return {"env/steps": step, "episodes/count": 0.0}
+        named = {"mean": fmean(returns), "std": pstdev(returns), "min": min(returns), "max": max(returns)}
+        return {
+            "env/steps": step,
+            "episodes/count": float(len(returns)),
+            **{f"episodes/return/{name}": value for name, value in named.items()},
+            "episodes/length/mean": 10.0 * len(returns),
+            "episodes/truncated": 1.0 if len(returns) == 1 else 0.0,
+        }
+
+    recorded, clock = [], iter([0.0, 1000.0, 1000.1, 1000.2, 1000.3, 1005.0])
+    recorder = Recorder(lambda found, _: recorded.append(found), 2.0, lambda: next(clock))
+    for step, returns in enumerate([(1.0,), (1.0,), (2.0,), (3.0, 5.0, 7.0), (), (8.0,)]):
+        recorder.add(metrics(step, *returns), step, always=False)
+    assert [(found["env/steps"], found["episodes/count"]) for found in recorded] == [(0, 1), (1, 1), (5, 5)]
+    found = recorded[-1]
+    assert found["episodes/return/mean"] == pytest.approx(fmean([2, 3, 5, 7, 8]))
+    assert found["episodes/return/std"] == pytest.approx(pstdev([2, 3, 5, 7, 8]))
+    assert (found["episodes/return/min"], found["episodes/return/max"]) == (2, 8)
+    assert found["episodes/length/mean"] == pytest.approx((10 + 3 * 30 + 10) / 5)
+    assert found["episodes/truncated"] == pytest.approx(2 / 5)

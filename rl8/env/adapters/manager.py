@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.checks import check_range, unknown
-from rl8.data import FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.data import FINAL_OBS, METRICS, OBS, RESERVED_METRICS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.opaque import OpaqueEnv
 from rl8.specs import Bounded, Composite, Nested, Spec, Unbounded, as_spec
 
@@ -27,7 +28,8 @@ class ManagerEnv(OpaqueEnv):
 
     At a time limit these simulators return the observation after the reset, so that the value before the step is what
     a truncated episode bootstraps from (`algo.bootstrap=last_value`): what rsl_rl does. `ends_by_hand` asks for the
-    true last observation where the simulator can leave the reset to its caller.
+    true last observation where the simulator can leave the reset to its caller. What they log of episodes and curricula
+    is recorded as `env/...`.
 
     Args:
         sim: The simulator, or a wrapper around it.
@@ -70,7 +72,8 @@ class ManagerEnv(OpaqueEnv):
 
     def begin(self, seed: int) -> Nested:
         """Start all environments anew."""
-        obs, _ = self.sim.reset(seed=seed)
+        obs, extras = self.sim.reset(seed=seed)
+        self.metric_names |= self._reported(extras, torch.ones(1, dtype=torch.bool)).keys()
         return self._observed(obs)
 
     def begin_at_random_ages(self) -> None:
@@ -82,7 +85,7 @@ class ManagerEnv(OpaqueEnv):
         """Take one step; the simulator resets what ended, unless that is done by hand."""
         if self.clip_actions is not None and isinstance(action, Tensor):
             action = action.clamp(-self.clip_actions, self.clip_actions)
-        result, rewards, terminated, truncated, _ = self.sim.step(action)
+        result, rewards, terminated, truncated, extras = self.sim.step(action)
         terminated, truncated = terminated.bool(), truncated.bool()
         if getattr(self.base.cfg, "is_finite_horizon", False):  # the task's time limit is an end like any other
             terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
@@ -91,13 +94,15 @@ class ManagerEnv(OpaqueEnv):
             out[FINAL_OBS] = self._observed(result)
             rows = (terminated | truncated).nonzero().flatten()  # host sync: the simulator wants numbers
             if len(rows):
-                result, _ = self.sim.reset(env_ids=rows)
+                result, extras = self.sim.reset(env_ids=rows)
         out |= {
             OBS: self._observed(result),
             REWARDS: rewards.to(self.device, torch.float32),
             TERMINATED: terminated.to(self.device),
             TRUNCATED: truncated.to(self.device),
         }
+        if metrics := self._reported(extras, terminated | truncated):
+            out[METRICS] = metrics
         return TensorDict(out, batch_size=[self.num_envs], device=self.device)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
@@ -132,6 +137,21 @@ class ManagerEnv(OpaqueEnv):
         assert isinstance(group, Tensor)
         dtype = torch.float32 if group.is_floating_point() else group.dtype
         return group.to(self.device, dtype, copy=True)
+
+    def _reported(self, extras: Mapping[str, Any], ended: Tensor) -> dict[str, Tensor]:
+        """Return the numbers `[N]` that a simulator logs of what it reset; NaN where no episode `ended`.
+
+        Isaac Lab gives the same numbers again at every step until its next reset.
+        """
+        found: dict[str, Tensor] = {}
+        news = torch.where(ended.any().to(self.device), 1.0, torch.nan)
+        for key, value in (extras.get("log") or {}).items():
+            name = re.sub(r"[^\w./: -]", "_", str(key))  # what MLflow takes
+            is_number = isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+            if is_number and f"env/{name}" not in RESERVED_METRICS:
+                number = torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(())
+                found[name] = (number * news).expand(self.num_envs)
+        return found
 
     def _spec_of_actions(self) -> Spec:
         space = self.base.single_action_space

@@ -67,21 +67,27 @@ class Simulator:
         self.unwrapped, self.closed, self.seeds = self, False, []
         self.single_action_space = gym.spaces.Box(-np.inf, np.inf, (1,))
         self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long)
+        self.paid, self.log = torch.zeros(num_envs), {}
         self.obs = {"actor": torch.zeros(num_envs, 2), "critic": {"age": torch.zeros(num_envs, 1)}}
 
     def reset(self, seed=None, env_ids=None, options=None):
         self.seeds += [] if seed is None else [seed]
         self.episode_length_buf[slice(None) if env_ids is None else env_ids] = 0
-        return self._observe(), {"log": {}}
+        self.log = {"Curriculum/level": 2, "Episode_Reward/action": self.paid.mean()}
+        self.paid[slice(None) if env_ids is None else env_ids] = 0
+        return self._observe(), {"log": self.log}
 
     def step(self, action):
         self.action = action.clone()
         self.episode_length_buf += 1
         terminated = action[:, 0] > 2
         truncated = (self.episode_length_buf >= self.max_episode_length) & ~terminated
-        if self.cfg.auto_reset:
-            self.episode_length_buf[terminated | truncated] = 0
-        return self._observe(), action[:, 0].clone(), terminated, truncated, {"log": {}}
+        self.paid += action[:, 0]
+        over = terminated | truncated
+        if self.cfg.auto_reset and over.any():
+            self.log = {"Curriculum/level": 3.0, "Episode_Reward/action": self.paid[over].mean()}
+            self.episode_length_buf[over], self.paid[over] = 0, 0
+        return self._observe(), action[:, 0].clone(), terminated, truncated, {"log": self.log}
 
     def _observe(self):
         self.obs["actor"][:] = self.episode_length_buf.unsqueeze(1)

@@ -135,3 +135,18 @@ def test_pictures_and_closing():
     assert env.render().shape == (4, 5, 3)
     env.close()
     assert env.sim.closed
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_the_simulator_logs_of_episodes_is_reported_once(by_hand):
+    env = ManagerEnv(Simulator(), ends_by_hand=by_hand)
+    env.reset()
+    assert env.metric_names == {"Curriculum/level", "Episode_Reward/action"}
+    for _ in range(3):
+        out = env.step(torch.ones(3, 1))
+        assert out["metrics"]["Episode_Reward/action"].isnan().all()  # the log is the last reset's
+    out = env.step(torch.ones(3, 1))
+    assert out["truncated"].all()
+    assert out["metrics"]["Episode_Reward/action"].tolist() == [4, 4, 4]
+    assert out["metrics"]["Curriculum/level"].tolist() == [2 if by_hand else 3] * 3
+    assert env.step(torch.ones(3, 1))["metrics"]["Curriculum/level"].isnan().all()
