@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
+from rl8.callbacks import Callback
 from rl8.checks import closest, is_mistake, unknown
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
@@ -48,6 +49,7 @@ class Parts:
         model_cls: Subclass of `Model`, or None for the algorithm's default.
         distribution_cls: Subclass of `Distribution`, or None for the action spec's default.
         optimizer_cls: Subclass of torch's `Optimizer`.
+        callbacks: Subclasses of `Callback`.
     """
 
     algorithm_cls: type[Algorithm]
@@ -55,6 +57,7 @@ class Parts:
     model_cls: Any
     distribution_cls: Any
     optimizer_cls: Any
+    callbacks: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def parts(plan: Plan) -> Parts:
             plan.distribution, Distribution, "rl8.distributions.Distribution", given=("features", "action_spec")
         ),
         optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer", given=("params",)),
+        callbacks=tuple(locate(each, Callback, "rl8.callbacks.Callback") for each in plan.callbacks),
     )
 
 
@@ -263,7 +267,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     chosen = parts(plan)
     import torch
 
-    from rl8.trainer import Trainer, metric_names
+    from rl8.trainer import Trainer
 
     torch.manual_seed(plan.seed)
     algorithm = chosen.algorithm_cls(
@@ -276,8 +280,6 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         device=plan.device,
         **plan.algorithm.options,
     )
-    if plan.goal.metric not in (known := metric_names(algorithm)):
-        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
     condition = bounded(plan, stop_condition(plan))
     settings = replace(plan.trainer, output_dir=plan.trainer.output_dir or str(folder))
     trainer = Trainer(
@@ -285,8 +287,11 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         config=plan.config,
         overrides=overrides,
         stop_conditions=[] if condition is None else [condition],
+        callbacks=[cls(**part.options) for cls, part in zip(chosen.callbacks, plan.callbacks, strict=True)],
         **asdict(settings),
     )
+    if plan.goal.metric not in (known := trainer.metric_names):
+        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
     trainer.source = plan.source
     return trainer
 

@@ -18,7 +18,7 @@ DESCRIPTION = (
     "rate, constants of the environment. A run whose stop condition is met only finishes what is missing."
 )
 # What may be another option; the other groups say what the run is.
-GROUPS = ("stop", "trainer", "device")
+GROUPS = ("stop", "callbacks", "trainer", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from rl8 import data, runs
+from rl8.callbacks import Callback, Callbacks
 from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
 from rl8.checks import check_range, is_mistake, unknown
 from rl8.conditions import Condition, Never, Or, as_conditions
@@ -94,6 +95,7 @@ class Trainer:
         config: The whole configuration to record; by default what can be told from the options.
         overrides: What was typed to get it, to be recorded.
         stop_conditions: When `run` ends by default: as soon as one is met; none runs until interrupted.
+        callbacks: The user's own code in the loop; see `rl8.callbacks.Callback`.
         seed: Of all random numbers, an integer >= 0: the same seed on a CPU repeats a run exactly. None leaves torch's.
         **options: Those of `Algorithm` and `TrainerSettings`.
 
@@ -120,6 +122,7 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         overrides: Sequence[str] = (),
         stop_conditions: Sequence[Condition] = (),
+        callbacks: Sequence[Callback] = (),
         seed: int | None = None,
         **options: Unpack[TrainerOptions],
     ) -> None:
@@ -138,9 +141,10 @@ class Trainer:
             self.algorithm = self.algorithm_cls(env, **given)
         self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
         self._seed = seed
+        self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
         if self.stop_conditions:  # `run` may be told to evaluate
-            check_keys(Or(self.stop_conditions), metric_names(self.algorithm), evaluates=True)
+            check_keys(Or(self.stop_conditions), self.metric_names, evaluates=True)
         self._check_env_config()
         self.overrides = tuple(overrides)
         self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
@@ -148,6 +152,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.warnings: list[str] = []
         self.stopped_by: str | None = None
+        self._stop_reason: str | None = None
         self._notes: list[str] = []
         self._view: View = NoView("")
         check_savable(self.algorithm)
@@ -158,6 +163,12 @@ class Trainer:
         self.files.best = self._resumed.extra.get("best") if self._resumed else None
         self._curve: list[dict[str, float]] = list(self._resumed.extra.get("curve", [])) if self._resumed else []
         self._extra: dict[str, Any] = dict(self._resumed.extra) if self._resumed else {}
+        self.callbacks.load_state_dict(self._extra.get("callbacks", []))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every metric that an iteration or an evaluation may have."""
+        return [*metric_names(self.algorithm), *self.callbacks.metric_names]
 
     @property
     def output_dir(self) -> Path:
@@ -181,6 +192,7 @@ class Trainer:
         algorithm, execution = self.algorithm, self.algorithm.execution
         begin = execution.mark()
         metrics = algorithm.collect(env_config=env_config if env_config is not None else self.settings.env_config)
+        self.callbacks.call("on_collect", {})
         middle = execution.mark()
         metrics |= algorithm.step()
         end = execution.mark()
@@ -234,6 +246,13 @@ class Trainer:
             )
         return values
 
+    def stop(self, reason: str = "stopped by a callback") -> None:
+        """Let `run` end after the present iteration, with a reason that is shown and recorded."""
+        self._stop_reason = reason
+
+    def _reason(self, stop: Condition) -> str:
+        return self._stop_reason if self._stop_reason is not None else stop.reached()
+
     def save(self, path: str | Path) -> Path:
         """Write a checkpoint that `resume` goes on from."""
         return save_checkpoint(path, self.algorithm, self._extra)
@@ -284,7 +303,7 @@ class Trainer:
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
-        check_keys(stop, metric_names(self.algorithm), evaluates=steps_per_eval is not None)
+        check_keys(stop, self.metric_names, evaluates=steps_per_eval is not None)
         evaluation = self._evaluation()
         if eval_env_config is not None and not self.algorithm.env.shared:
             evaluation.check(eval_env_config)
@@ -306,13 +325,16 @@ class Trainer:
         try:
             view = self._view = self._start_view(tracker, stop)
             with stop_signals(view.message) as signals, self.algorithm.execution.applied():
-                evaluated = False
-                while not (signals or met):
+                evaluated, self._stop_reason = False, None
+                self.callbacks.call("on_start", metrics)
+                while not (signals or met or self._stop_reason is not None):
                     metrics = self._train_step(env_config)
                     evaluated = steps_per_eval is not None and self.algorithm.iterations % steps_per_eval == 0
-                    if evaluated:
-                        with self._saved_if_it_fails():
+                    with self._saved_if_it_fails():
+                        self.callbacks.call("on_iteration", metrics)
+                        if evaluated:
                             metrics |= self.eval(eval_env_config)
+                            self.callbacks.call("on_evaluation", metrics)
                     seen = stop.state_dict()
                     met = stop(metrics)
                     self._note(seen, metrics, tracker)
@@ -322,15 +344,20 @@ class Trainer:
                 self.stopped_by = signals[0] if signals else None
                 log.flush()
                 files = self._save(self._whole(tracker))
+                self.callbacks.call("on_checkpoint", metrics)
                 if not evaluated and metrics:
                     with self._optional("The final evaluation"):
                         final = self.eval(eval_env_config)
                         metrics |= final
+                        final |= self.callbacks.call("on_evaluation", metrics)
                         if self.history:
                             self.history[-1] |= final
                         log.add(final, self.algorithm.env_steps, always=True)
                         view.update(final, stop.progress(metrics))
-                reason = f"stopped by {self.stopped_by}" if self.stopped_by else stop.reached()
+                with self._optional("A callback"):
+                    if added := self.callbacks.call("on_end", metrics):
+                        log.add(added, self.algorithm.env_steps, always=True)
+                reason = f"stopped by {self.stopped_by}" if self.stopped_by else self._reason(stop)
                 self._finish(metrics, files, tracker, reason, eval_env_config)
         except BaseException as error:
             self._view.close()
@@ -393,6 +420,7 @@ class Trainer:
             "run_id": tracker.run_id if tracker else None,
             "best": self.files.best,
             "env_config": redacted(repr(self.settings.env_config)),
+            "callbacks": self.callbacks.state_dict(),
         }
 
     def _checkpoint(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
@@ -409,6 +437,8 @@ class Trainer:
                 self.files.save(extra)
                 if tracker is not None:
                     tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
+        with self._saved_if_it_fails():
+            self.callbacks.call("on_checkpoint", dict(metrics))
 
     def _save(self, extra: Mapping[str, Any]) -> list[Path]:
         """Write checkpoint and policy; where there is no room for the one there may be for the other.

@@ -14,7 +14,7 @@ PACKAGE = Path(rl8.__file__).parent
 FLOORS = [
     {"checks", "data", "guest", "kinds", "names", "rng", "settings", "specs", "whole"},
     {"nn"},
-    {"conditions", "distributions", "env"},
+    {"callbacks", "conditions", "distributions", "env"},
     {"models"},
     {"policy"},
     {"rollout"},
@@ -28,6 +28,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # Loaded before a config is checked, so that help and mistakes are answered at once.
 TORCH_FREE = [
+    "callbacks",
     "checks",
     "cli",
     "conditions",

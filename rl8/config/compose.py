@@ -40,7 +40,7 @@ from rl8.guest import root_logging
 from rl8.kinds import as_text
 
 COMMANDS = ("train", "resume", "eval", "play", "export")
-GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "experiment")
+GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "callbacks", "experiment")
 
 _HERE = Path(__file__).resolve().parents[1]
 # a wheel carries the files inside the package, a clone beside it

@@ -92,6 +92,7 @@ class Plan:
         optimizer: The optimizer.
         model: The model; None takes the algorithm's default.
         distribution: The action distribution; None takes the default for the environment's actions.
+        callbacks: The user's own code in the loop.
         stop: Stop condition, nested mappings with `_target_`; None never stops.
         trainer: What a run does besides PPO.
         device: Where it computes.
@@ -118,6 +119,7 @@ class Plan:
     typed: tuple[str, ...] = ()
     idle: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    callbacks: tuple[Part, ...] = ()
     source: str | None = None
 
 
@@ -136,8 +138,8 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     """
     known = ["env", "model", "distribution", "algo", "trainer", "device", "stop", "goal", "network", "seed"]
     for key in cfg:
-        if key not in (*known, "hydra"):
-            raise ValueError(unknown_key(str(key), "", known))
+        if key not in (*known, "callbacks", "hydra"):
+            raise ValueError(unknown_key(str(key), "", [*known, "callbacks"]))
     for key in known:
         if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
@@ -160,10 +162,12 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
             raise ValueError(_no_target(key))
     _start_rate(cast(Part, parts["algo.optimizer"]), before, hparams["lr_schedule"])
     stop = _stop(config["stop"], before.get("stop"))
+    callbacks = _callbacks(config.get("callbacks"), before.get("callbacks"))
     config |= {key: {"_target_": found.target, **found.options} for key, found in parts.items() if found is not None}
     config["algo"] = {"_target_": target, **hparams, "optimizer": config.pop("algo.optimizer")}
     config |= {"trainer": asdict(trainer), "device": asdict(device), "goal": asdict(goal), "network": network}
     config |= {"stop": stop, "seed": seed}
+    config["callbacks"] = {each.key.partition(".")[2]: {"_target_": each.target, **each.options} for each in callbacks}
     changed = tuple(key for key in typed if _selected(config, *key.split(".")) != _selected(before, *key.split(".")))
     return Plan(
         env=cast(Part, parts["env"]),
@@ -171,6 +175,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         optimizer=cast(Part, parts["algo.optimizer"]),
         model=parts["model"],
         distribution=parts["distribution"],
+        callbacks=callbacks,
         stop=stop,
         trainer=trainer,
         device=device,
@@ -324,6 +329,23 @@ def _stop(values: Mapping[str, Any], before: Any) -> dict[str, Any] | None:
         return None
     _check_targets("stop", values)
     return like("stop", values, before if isinstance(before, Mapping) else {})
+
+
+def _callbacks(values: Any, before: Any) -> tuple[Part, ...]:
+    """Return the callbacks, each under a name of its own.
+
+    Raises:
+        TypeError: If an option has another type than in the file.
+        ValueError: If one has no class, or is none.
+    """
+    found = []
+    for name, callback in (values or {}).items():  # runs of earlier versions have none
+        key = f"callbacks.{name}"
+        made = part(key, callback, (before or {}).get(name))
+        if made is None:
+            raise ValueError(_no_target(key))
+        found.append(made)
+    return tuple(found)
 
 
 def _check_targets(key: str, node: Any) -> None:

@@ -7,13 +7,14 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from rl8.checks import check_range, unknown
 from rl8.data import BOOTSTRAP_FINAL_OBS
 from rl8.distributions import Distribution
 from rl8.env import Env
@@ -26,7 +27,7 @@ from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.advantages import advantages_of, std_mean
-from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.hyperparameters import CHANGEABLE, Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, clip_gradient, load_optimizer, set_learning_rate
@@ -41,6 +42,7 @@ from rl8.ppo.options import (
 )
 from rl8.ppo.resume import as_built, check_optimizer, check_sizes, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
+from rl8.ppo.schedules import Schedule
 from rl8.rollout.containers import Tensors
 from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics, reward_metrics
@@ -370,6 +372,35 @@ class Algorithm:
         if self.policy.normalizers:
             obs, weights = rollout.obs[rollout.history : -1].flatten(0, 1), rollout.weights
             self.policy.update_normalizers(obs if weights is None else obs[weights.flatten() > 0])
+
+    def change(self, *, lr: float | None = None, **coefficients: Any) -> None:
+        """Give numbers that act on their own other values from now on, in place of their schedules.
+
+        On CUDA graphs are captured anew for a changed number, but for `lr` and `entropy_coeff`, which are live.
+
+        Args:
+            lr: Learning rate, > 0.
+            **coefficients: Those of `CHANGEABLE`, as in `Hyperparameters`.
+
+        Raises:
+            TypeError: If there is no such number, or a value is none.
+            ValueError: If a value is out of range.
+        """
+        for name in coefficients:
+            if name not in CHANGEABLE:
+                raise TypeError(unknown("number that can be changed", name, ["lr", *CHANGEABLE]))
+        if lr is not None:
+            check_range("lr", lr, 0, low_open=True, hint="lr=1e-3")
+            self.lr = Schedule(lr, None, "step", name="algo.lr_schedule")
+            set_learning_rate(self.optimizer, lr)
+        if "entropy_coeff" in coefficients:
+            coefficients["entropy_coeff_schedule"] = None
+        self.hparams = replace(self.hparams, **coefficients)
+        self.entropy = entropy_coeff(self.hparams)
+        self.reward_scaler.gamma = self.hparams.gamma
+        if set(coefficients) - {"entropy_coeff", "entropy_coeff_schedule"}:
+            for work in (self._prepare, self._learn, self._apply):
+                work.invalidate()
 
     # --------------------------------------------------------------------------------------------------- resume
 

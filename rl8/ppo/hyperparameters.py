@@ -15,6 +15,19 @@ from rl8.kinds import convert_fields
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
 CPU_NUM_ENVS: Final = 256
 
+# What `Algorithm.change` may change while a policy is trained: no size and no structure.
+CHANGEABLE: Final = (
+    "gamma",
+    "gae_lambda",
+    "clip_param",
+    "vf_clip_param",
+    "dual_clip_param",
+    "vf_coeff",
+    "entropy_coeff",
+    "target_kl_div",
+    "max_grad_norm",
+)
+
 
 @dataclass(frozen=True)
 class Hyperparameters:

@@ -1,0 +1,130 @@
+"""A user's own code in the training loop: what it may do, and when it is called.
+
+This file imports no torch, so that a config's callbacks are named before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+Trainer = Any  # an `rl8.Trainer`; its file imports this one
+
+HOOKS: Final = ("on_start", "on_collect", "on_iteration", "on_evaluation", "on_checkpoint", "on_end")
+
+
+class Callback:
+    """Code that a `Trainer` calls while it trains; a subclass defines the hooks that it needs.
+
+    Each hook gets the trainer and the metrics at hand, numbers by name. What it writes into `metrics` is recorded with
+    them, and stop conditions see it if `metric_names` says so. It may end training, `trainer.stop("solved")`, give
+    coefficients other values, `trainer.algorithm.change(entropy_coeff=0.0, lr=1e-4)`, and set physical constants,
+    `trainer.algorithm.env.configure({"gravity": 3.7})`. An error in a hook ends the run; what was trained is saved.
+
+    Attributes:
+        metric_names: Names of the metrics that it adds, for stop conditions, `goal.metric` and `trainer.best_metric`.
+    """
+
+    metric_names: Sequence[str] = ()
+
+    def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Before the first iteration; `metrics` are the last ones of a run that goes on, else empty."""
+
+    def on_collect(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Between a horizon and its update; `metrics` are empty.
+
+        `trainer.algorithm.rollout` has what was collected. Its `rewards` `[T, N]` may be added to in place (an
+        intrinsic reward); `trainer.algorithm.extra_losses` are the place for terms of the loss.
+        """
+
+    def on_iteration(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After an update."""
+
+    def on_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After an evaluation, whose `eval/...` are among the `metrics`."""
+
+    def on_checkpoint(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After a checkpoint was written into `trainer.output_dir`; what is added to `metrics` comes too late."""
+
+    def on_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After training and its last evaluation, however it was ended, but not after an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: numbers, text and tensors in dictionaries and lists."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `state_dict` returned in the run that is resumed."""
+
+
+class CallbackError(RuntimeError):
+    """A callback failed; the message names it."""
+
+
+class Callbacks:
+    """Several callbacks, called in their order.
+
+    Args:
+        callbacks: What a user gave.
+        trainer: What they are called with.
+
+    Raises:
+        TypeError: If one is no callback.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], trainer: Trainer) -> None:
+        given: Any = callbacks
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"callbacks={given!r} is no list. Try callbacks=[{type(given).__name__}()].")
+        for index, callback in enumerate(given):
+            if not isinstance(callback, Callback):
+                made = f"{callback.__name__}()" if isinstance(callback, type) else "MyCallback()"
+                raise TypeError(
+                    f"callbacks[{index}]={callback!r} is no callback. Accepted: objects of a class derived from "
+                    f"rl8.callbacks.Callback. Try callbacks=[{made}]."
+                )
+        self._callbacks, self._trainer = tuple(given), trainer
+        self._hooks = {
+            hook: tuple(each for each in given if getattr(type(each), hook) is not getattr(Callback, hook))
+            for hook in HOOKS
+        }
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the metrics that they add."""
+        return [name for callback in self._callbacks for name in callback.metric_names]
+
+    def call(self, hook: str, metrics: dict[str, float]) -> dict[str, float]:
+        """Call a hook of all that define it; return the metrics that they added or changed.
+
+        Raises:
+            CallbackError: If one fails, or adds something else than numbers.
+        """
+        changed: dict[str, float] = {}
+        for callback in self._hooks[hook]:
+            before = dict(metrics)
+            try:
+                getattr(callback, hook)(self._trainer, metrics)
+                new = {
+                    name: value for name, value in metrics.items() if name not in before or value is not before[name]
+                }
+                changed |= {str(name): float(value) for name, value in new.items()}
+            except Exception as error:
+                raise CallbackError(
+                    f"The callback {type(callback).__name__} failed in {hook}: {type(error).__name__}: {error}"
+                ) from error
+            metrics |= changed
+        return changed
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the state of each, with the name of its class."""
+        return [{"type": type(each).__qualname__, "state": each.state_dict()} for each in self._callbacks]
+
+    def load_state_dict(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Give each callback the state that one of its class had; those of one class in their order."""
+        left = list(saved)
+        for callback in self._callbacks:
+            found = next((each for each in left if each["type"] == type(callback).__qualname__), None)
+            if found is not None:
+                left.remove(found)
+                callback.load_state_dict(found["state"])
