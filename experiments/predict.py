@@ -2,7 +2,8 @@
 
     python -m experiments.predict
 
-Prints median and 99th percentile in microseconds, of one thread, for the default networks (256 x 256).
+Prints median and 99th percentile in microseconds, of one thread, for the default networks (256 x 256): the least of
+several rounds, in each of which all take their turn, so that a machine that is busy for a while slows all of them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from rl8 import Algorithm
 from rl8.checkpoint import save_policy
 from rl8.env import CartPole, Pendulum
 
-CALLS = 20_000
+ROUNDS, CALLS = 10, 2_000
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
     """Return median and 99th percentile of a call's time in us."""
-    for _ in range(1000):
+    for _ in range(200):
         call()
     times = np.empty(CALLS)
     for index in range(CALLS):
@@ -51,8 +52,9 @@ def main() -> None:
             rows[f"{env.__name__}, one NumPy observation"] = lambda policy=policy, obs=obs: policy.predict(obs)
             rows[f"{env.__name__}, drawn"] = lambda policy=policy, obs=obs: policy.predict(obs, deterministic=False)
         print(f"{'us':<34}{'median':>8}{'p99':>8}")
-        for name, call in rows.items():
-            median, p99 = timed(call)
+        rounds = [[timed(call) for call in rows.values()] for _ in range(ROUNDS)]
+        for name, found in zip(rows, zip(*rounds, strict=True), strict=True):
+            median, p99 = (min(values) for values in zip(*found, strict=True))
             print(f"{name:<34}{median:8.1f}{p99:8.1f}")
 
 
