@@ -27,8 +27,8 @@ from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
     from rl8.config.schema import Plan
-    from rl8.jobs import Result
     from rl8.launch import Outcome
+    from rl8.sweeps.folder import Result
 
 EXAMPLES = {
     "rl8 env=pendulum algo.gamma=0.9": "another environment, another discount",
@@ -47,6 +47,8 @@ FLAGS = """\
   -h, --help                 this text
   --version                  rl8's version
   -m, --multirun             one run per combination of values given as key=a,b
+  -j, --jobs K               with -m: K runs at once, each a process; several GPUs are dealt out
+  --retry                    with -m: a sweep that goes on tries failed runs again
   -c, --cfg job|hydra|all    print the composed config and stop; add overrides to see what they change
   --resolve                  with --cfg: replace ${...} by values
   -p, --package KEY          with --cfg: only the part under KEY, e.g. algo
@@ -132,6 +134,8 @@ def _command(name: str, *words: str) -> int:
     made = Parser(prog=f"rl8 {name}", description=module.DESCRIPTION, allow_abbrev=False)
     module.add_arguments(made)
     outcome = module.run(made.parse(words))
+    if isinstance(outcome, list):  # a sweep goes on by the command that began it
+        return _dispatch(outcome)
     return outcome if isinstance(outcome, int) else exit_code(outcome)
 
 
@@ -180,6 +184,8 @@ def parser() -> Parser:
     made.add_argument("-h", "--help", action="store_true")
     made.add_argument("--version", action="version", version=f"rl8 {__version__}")
     made.add_argument("-m", "--multirun", action="store_true")
+    made.add_argument("-j", "--jobs", type=int)
+    made.add_argument("--retry", action="store_true")
     made.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     made.add_argument("--resolve", action="store_true")
     made.add_argument("-p", "--package")
@@ -197,7 +203,8 @@ def help_text() -> str:
         "",
         "Usage (`python -m rl8` is the same program)",
         "  rl8 [group=option ...] [key.name=value ...]   train",
-        "  rl8 -m key=a,b ...                            sweep: train once per combination of values",
+        "  rl8 -m key=a,b ...                            sweep: train once per combination of values; what was",
+        "                                                interrupted goes on by the same command",
         "  rl8 train -f config.yaml                      train from one file; see `rl8 train --help`",
         "  rl8 eval RUN ... [key.name=value ...]         evaluate policies; see `rl8 eval --help`",
         "  rl8 play RUN [key.name=value ...]             film a policy; see `rl8 play --help`",
@@ -234,7 +241,7 @@ def _train(args: argparse.Namespace) -> int:
 
     from rl8 import jobs, runs
 
-    words = list(args.overrides)
+    words = [*args.overrides, *_launcher(args)]
     if args.shell_completion or args.info:
         flags = ["--shell-completion"] if args.shell_completion else ["--info", args.info]
         try:
@@ -260,14 +267,53 @@ def _train(args: argparse.Namespace) -> int:
         jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
         return 0
     jobs.rehearse(plans, folder, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
-    if not any(word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for word in words):
-        own = None if is_sweep else runs.own_folder(plans[0].trainer.resume)
-        folder = runs.claim(folder) if own is None else own
-    if not is_sweep:
-        return exit_code(jobs.run(plans[0], words, args.config_name, folder))
+    if is_sweep:
+        return _sweep(args, words, settings, plans, folder)
+    if not any(word.startswith("hydra.run.dir=") for word in words):
+        folder = runs.own_folder(plans[0].trainer.resume) or runs.claim(folder)
+    return exit_code(jobs.run(plans[0], words, args.config_name, folder))
+
+
+def _launcher(args: argparse.Namespace) -> list[str]:
+    """Return the overrides that flags of sweeps stand for.
+
+    Raises:
+        ValueError: If there is no sweep, or another launcher.
+    """
+    for flag, given in (("--jobs", args.jobs is not None), ("--retry", args.retry)):
+        if given and not args.multirun:
+            raise ValueError(f"{flag} is for sweeps. Accepted: with -m, and in rl8 resume SWEEP. Try it without.")
+    if args.jobs is None:
+        return []
+    if args.jobs < 1:
+        raise ValueError(f"--jobs={args.jobs} is too small. Accepted: an integer >= 1. Try --jobs 2.")
+    chosen = [word for word in args.overrides if word.startswith("hydra/launcher=")]
+    if chosen:
+        raise ValueError(f"--jobs and {chosen[0]} both say how jobs are run. Accepted: one of them. Drop --jobs.")
+    return ["hydra/launcher=workers", f"hydra.launcher.jobs={args.jobs}"] if args.jobs > 1 else []
+
+
+def _sweep(args: argparse.Namespace, words: list[str], settings: Any, plans: Sequence[Plan], folder: Path) -> int:
+    """Run a sweep, or go on with one that was interrupted, and say what became of it."""
+    from rl8 import runs
+    from rl8.sweeps import folder as kept
+    from rl8.sweeps.sweep import sweep
+
+    own = "hydra.sweep.dir="
+    typed = tuple(word for word in args.overrides if not word.startswith(own))
+    command = kept.Command(typed, args.config_name, tuple(args.config_dir))
+    if typed != tuple(args.overrides):
+        goes_on = kept.check_own(folder, command)
+    else:
+        begun = kept.begun(command, retry=args.retry)
+        goes_on, folder = begun is not None, begun or runs.claim(folder)
+    if goes_on:
+        done = sum(not one.error and one.stopped_by is None for one in kept.results(folder))
+        print(f"Going on with the sweep in {folder}: {done} of its runs are finished. {own}{folder}-2 begins another.")
     flags = ["--multirun"] if args.multirun else []
     count = len(plans) if str(settings.sweeper._target_).endswith("BasicSweeper") else None
-    return _summarise(jobs.sweep(plans, [*flags, *words], args.config_name, folder, count), count, folder)
+    results = sweep(plans, command, [*flags, *words], folder, count=count, retry=args.retry)
+    return _summarise(results, count, folder)
 
 
 def exit_code(outcome: Outcome) -> int:

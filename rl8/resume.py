@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 from rl8 import launch, runs
 from rl8.config import compose
 from rl8.config.schema import Plan, check
+from rl8.sweeps import folder as sweeps
 
 DESCRIPTION = (
     "Go on with a run from its last checkpoint, with the configuration that it was composed to, in the same folder and "
     "the same MLflow run. What is typed besides acts from here on: a later goal, another stop condition, the learning "
-    "rate, constants of the environment. A run whose stop condition is met only finishes what is missing."
+    "rate, constants of the environment. A run whose stop condition is met only finishes what is missing. A sweep goes "
+    "on by the command that began it: finished jobs are left out, interrupted ones go on from their checkpoints."
 )
 # What may be another option; the other groups say what the run is.
 GROUPS = ("stop", "callbacks", "trainer", "device")
@@ -23,17 +25,30 @@ GROUPS = ("stop", "callbacks", "trainer", "device")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `rl8 resume` takes."""
-    parser.add_argument("run", metavar="RUN", help="the run's folder, checkpoint.pt or MLflow id, or latest")
+    parser.add_argument(
+        "run", metavar="RUN", help="the run's folder, checkpoint.pt or MLflow id, or latest; or a sweep's folder or id"
+    )
     parser.add_argument("overrides", nargs="*", help="key.name=value, stop=<option>, device=<option>")
+    parser.add_argument("--jobs", type=int, help="of a sweep: how many jobs at once")
+    parser.add_argument("--retry", action="store_true", help="of a sweep: try failed jobs again")
 
 
-def run(args: argparse.Namespace) -> launch.Outcome:
-    """Go on with a run.
+def run(args: argparse.Namespace) -> launch.Outcome | list[str]:
+    """Go on with a run; for a sweep, return the command line that goes on with it.
 
     Raises:
         TypeError: If a value is of the wrong kind.
         ValueError: If there is no such run, or it can't be gone on with as typed.
     """
+    flags = [*(["--jobs", str(args.jobs)] if args.jobs is not None else []), *(["--retry"] if args.retry else [])]
+    again = sweeps.again(args.run, args.overrides, flags)
+    if again is not None:
+        return again
+    if flags:
+        raise ValueError(
+            f"{flags[0]} is for sweeps, and RUN={args.run} is none. Accepted: the folder of a sweep, or its MLflow id. "
+            f"Try rl8 resume {args.run}."
+        )
     compose.prepare()
     found = runs.find(args.run, "checkpoint")
     plan = plan_of(found, args.run, args.overrides)

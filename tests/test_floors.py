@@ -22,7 +22,7 @@ FLOORS = [
     {"ppo"},
     {"checkpoint", "runs", "stored", "tracking", "view"},
     {"files", "trainer"},
-    {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "use"},
+    {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -47,6 +47,9 @@ TORCH_FREE = [
     "resume",
     "runs",
     "settings",
+    "sweeps.folder",
+    "sweeps.job",
+    "sweeps.sweep",
     "tracking.moved",
     "tracking.provenance",
     "tracking.run",

@@ -29,7 +29,7 @@ def run(*words, **options):
 def wheel(tmp_path_factory):
     """Build the wheel from a copy of what goes into it, so that nothing is left in the clone."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("rl8", "conf"):
+    for name in ("rl8", "hydra_plugins", "conf"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -54,7 +54,7 @@ def test_the_wheel_holds_package_config_types_and_licence(wheel):
     conf = {f"rl8/conf/{path.relative_to(CONF)}" for path in CONF.glob("**/*.yaml")}
     package = {f"rl8/{path.relative_to(ROOT / 'rl8')}" for path in (ROOT / "rl8").glob("**/*.py")}
     assert conf | package | {"rl8/py.typed", f"rl8-{rl8.__version__}.dist-info/licenses/LICENSE"} <= names
-    assert {name.split("/")[0] for name in names} == {"rl8", f"rl8-{rl8.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"rl8", "hydra_plugins", f"rl8-{rl8.__version__}.dist-info"}
 
 
 def test_an_installed_wheel_trains_from_an_empty_folder(installed, workdir):

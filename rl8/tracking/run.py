@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from rl8.tracking import provenance
 from rl8.tracking.outbox import Outbox
 from rl8.tracking.store import (
+    JOB_VARIABLE,
     SWEEP_VARIABLE,
     Store,
     StoreUnreachableError,
@@ -52,6 +53,8 @@ PATIENCE_S: Final = 10.0
 #: Tags: the sweep's run, and the env steps of the run's last checkpoint.
 PARENT: Final = "mlflow.parentRunId"
 SAVED_AT: Final = "checkpoint.env_steps"
+#: Tag of a sweep's run: which of its jobs it is.
+JOB: Final = "sweep.job"
 
 _logger = logging.getLogger(__name__)
 
@@ -150,6 +153,8 @@ class Tracker:
         parent_run_id = parent_run_id or os.environ.get(SWEEP_VARIABLE)
         if parent_run_id:
             all_tags[PARENT] = parent_run_id
+            if JOB_VARIABLE in os.environ:
+                all_tags[JOB] = os.environ[JOB_VARIABLE]
         tracker = cls(
             experiment_name=experiment_name,
             run_name=run_name,
@@ -350,6 +355,8 @@ class Tracker:
         self._outbox.params = {name: value for name, value in given.items() if name not in stored}
         if changed:
             self.set_tag("resumed.with", "\n".join(changed))
+        if "error" in run.data.tags:  # what failed is tried again
+            store.client.delete_tag(run_id, "error")
         store.client.update_run(run_id, status="RUNNING")
         return True
 

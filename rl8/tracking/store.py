@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SWEEP_VARIABLE: Final = "RL8_SWEEP_RUN"
 STORE_VARIABLE: Final = "RL8_SWEEP_STORE"
 FIXED_VARIABLE: Final = "RL8_SWEEP_FIXED"  # keys that were typed with one value, a line each
+# And which of the sweep's jobs a process is doing: a job that is tried again has another run.
+JOB_VARIABLE: Final = "RL8_SWEEP_JOB"
 ANSWER_TIMEOUT_S: Final = 3.0
 
 # A failed request is repeated by the tracker's own thread; MLflow's own defaults repeat it for four minutes before

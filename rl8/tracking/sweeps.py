@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rl8.data import RETURNS_MEAN
 from rl8.tracking import provenance
@@ -28,6 +29,7 @@ from rl8.tracking.store import (
     StoreUnreachableError,
     experiment_id,
     first_line,
+    is_final,
     open_store,
     public_uri,
     store_uri,
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _logger = logging.getLogger(__name__)
+
+#: The setting that repeats a run rather than making it another.
+SEED: Final = "seed"
+#: Of the intervals in the table.
+LEVEL: Final = 0.95
+# Student's t for a two-sided interval of that level, by degrees of freedom from 1.
+_T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,40 @@ class SweepRun:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """The runs of a sweep that differ in their seeds alone.
+
+    Attributes:
+        settings: What was swept besides, by name.
+        runs: Its runs.
+    """
+
+    settings: dict[str, str]
+    runs: tuple[SweepRun, ...]
+
+    @property
+    def results(self) -> list[float]:
+        """The results of the runs that have one."""
+        found = [run.result for run in self.runs if run.status == "FINISHED" and run.result is not None]
+        return [value for value in found if math.isfinite(value)]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the results; None without any."""
+        return statistics.fmean(self.results) if self.results else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's interval for the mean over all seeds; NaN with fewer than two results."""
+        count = len(self.results)
+        if count < 2:
+            return math.nan, math.nan
+        mean = statistics.fmean(self.results)
+        width = _quantile(count - 1) * statistics.stdev(self.results) / math.sqrt(count)
+        return mean - width, mean + width
+
+
+@dataclass(frozen=True)
 class SweepSummary:
     """What came of a sweep.
 
@@ -91,14 +134,35 @@ class SweepSummary:
         found = [run for run in self.runs if run.result is not None and math.isfinite(run.result)]
         return max(found, key=lambda run: run.result or 0.0, default=None)
 
+    @property
+    def combinations(self) -> tuple[Combination, ...]:
+        """The combinations of settings, seeds apart, the best mean first."""
+        groups: dict[tuple[tuple[str, str], ...], list[SweepRun]] = {}
+        for run in self.runs:
+            groups.setdefault(tuple((name, run.settings[name]) for name in run.settings if name != SEED), []).append(
+                run
+            )
+        found = [Combination(dict(names), tuple(runs)) for names, runs in groups.items()]
+        return tuple(sorted(found, key=lambda one: _rank(one.mean), reverse=True))
+
     def table(self) -> str:
-        """Return the sweep as lines of text, the best run first."""
-        ranked = sorted(self.runs, key=_rank, reverse=True)
-        names = list(dict.fromkeys(name for run in ranked for name in run.settings))
-        rows = [[*names, self.metric, "status", "run"]]
-        for run in ranked:
-            result = "" if run.result is None else f"{run.result:.4g}"
-            rows.append([*(run.settings.get(name, "") for name in names), result, run.status.lower(), run.name])
+        """Return the sweep as lines of text, the best first: a line per run, or per combination of several seeds."""
+        names = list(dict.fromkeys(name for run in self.runs for name in run.settings))
+        if SEED in names and len(self.combinations) < len(self.runs):
+            names.remove(SEED)
+            rows = [[*names, self.metric, f"{LEVEL:.0%} interval", "seeds", "unfinished"]]
+            for one in self.combinations:
+                low, high = one.interval
+                between = f"{low:.4g} to {high:.4g}" if math.isfinite(low) else ""
+                mean = "" if one.mean is None else f"{one.mean:.4g}"
+                missing = len(one.runs) - len(one.results)
+                numbers = [mean, between, str(len(one.results)), str(missing or "")]
+                rows.append([*(one.settings.get(name, "") for name in names), *numbers])
+        else:
+            rows = [[*names, self.metric, "status", "run"]]
+            for run in sorted(self.runs, key=lambda run: _rank(run.result), reverse=True):
+                result = "" if run.result is None else f"{run.result:.4g}"
+                rows.append([*(run.settings.get(name, "") for name in names), result, run.status.lower(), run.name])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -112,8 +176,9 @@ def start_sweep(
     run_name: str | None = None,
     device: str | None = None,
     notify: Callable[[str], None] | None = None,
+    run_id: str | None = None,
 ) -> str | None:
-    """Create the parent run, and tell the jobs that this process starts from now on.
+    """Create the parent run, or go on with it, and tell the jobs that this process starts from now on.
 
     Args:
         experiment_name: MLflow experiment of the parent.
@@ -121,6 +186,7 @@ def start_sweep(
         run_name: Name of the parent; None makes one of what is swept.
         device: Where the jobs compute.
         notify: Called with each message to the user; a warning in the log by default.
+        run_id: The parent of a sweep that goes on; where the store does not know it, there is a new one.
 
     Returns:
         The parent's id; None if the store does not answer: the jobs then become runs of their own.
@@ -141,14 +207,29 @@ def start_sweep(
             f"{error} The sweep's jobs will be runs of their own, without a table."
         )
         return None
-    run = store.client.create_run(number, tags=tags, run_name=run_name or f"sweep of {', '.join(swept) or 'one job'}")
-    params = [Param(name, value) for name, value in provenance.flatten(settings).items()]
-    for start in range(0, len(params), PARAMS_PER_BATCH):
-        store.client.log_batch(run.info.run_id, params=params[start : start + PARAMS_PER_BATCH])
-    os.environ[SWEEP_VARIABLE] = run.info.run_id
+    if run_id is None or not _take_up(store, run_id):
+        name = run_name or f"sweep of {', '.join(swept) or 'one job'}"
+        run_id = str(store.client.create_run(number, tags=tags, run_name=name).info.run_id)
+        params = [Param(name, value) for name, value in provenance.flatten(settings).items()]
+        for start in range(0, len(params), PARAMS_PER_BATCH):
+            store.client.log_batch(run_id, params=params[start : start + PARAMS_PER_BATCH])
+    os.environ[SWEEP_VARIABLE] = run_id
     os.environ[FIXED_VARIABLE] = "\n".join(name for name in settings if name not in swept)
     os.environ[STORE_VARIABLE] = store.uri
-    return str(run.info.run_id)
+    return run_id
+
+
+def _take_up(store: Store, run_id: str) -> bool:
+    """Let the parent of a sweep run again; return whether the store knows it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if not is_final(error):
+            raise
+        return False
+    return True
 
 
 def parent_from_environment() -> str | None:
@@ -163,6 +244,7 @@ def finish_sweep(
     jobs: int | None = None,
     folder: str | Path | None = None,
     notify: Callable[[str], None] | None = None,
+    interrupted: bool = False,
 ) -> SweepSummary:
     """Gather the jobs' runs into `sweep.csv` and `sweep.png` on the parent, and end it.
 
@@ -175,6 +257,7 @@ def finish_sweep(
         jobs: How many jobs were started, so that those without a run are counted; None counts the runs.
         folder: Where the two files are kept as well; None keeps them in MLflow only.
         notify: Called with each message to the user; a warning in the log by default.
+        interrupted: Whether the sweep was stopped from outside, and may go on: the parent ends KILLED.
 
     Returns:
         What came of it.
@@ -189,7 +272,7 @@ def finish_sweep(
             return summary
         summary = _gather(_open_patiently(uri), run_id, metric, jobs or 0)
         with tempfile.TemporaryDirectory() as scratch:
-            return _record(summary, Path(folder or scratch), tell)
+            return _record(summary, Path(folder or scratch), tell, interrupted)
     except Exception as error:
         tell(f"The sweep's table can't be made from {public_uri(uri)}: {first_line(error)}")
         return summary
@@ -210,24 +293,24 @@ def _open_patiently(uri: str) -> Store:
 
 
 def _gather(store: Store, run_id: str, metric: str, jobs: int) -> SweepSummary:
-    """Read the jobs' runs, in the order in which they began."""
+    """Read the jobs' runs, in the order in which they began; of a job that was begun anew the last one."""
     parent = store.client.get_run(run_id)
-    children = _children(store, run_id)
+    every = _children(store, run_id)
+    for child in every:
+        if child.info.status == "RUNNING":
+            store.client.set_terminated(child.info.run_id, "KILLED")
+    children = list({child.data.tags.get(tracking.JOB, child.info.run_id): child for child in every}.values())
     if not any(metric in child.data.metrics for child in children):
         metric = RETURNS_MEAN
     swept = _swept(parent, children)
     runs = []
     for child in children:
         info, data = child.info, child.data
-        status = str(info.status)
-        if status == "RUNNING":
-            store.client.set_terminated(info.run_id, "KILLED")
-            status = "KILLED"
         runs.append(
             SweepRun(
                 run_id=info.run_id,
                 name=info.run_name,
-                status=status,
+                status="KILLED" if info.status == "RUNNING" else str(info.status),
                 seconds=(info.end_time - info.start_time) / 1000 if info.end_time else math.nan,
                 settings={name: _setting(child, name) for name in swept},
                 result=data.metrics.get(metric),
@@ -299,10 +382,17 @@ def _has_choices(override: str) -> bool:
         return False
 
 
-def _rank(run: SweepRun) -> tuple[bool, float]:
-    """Return what runs are ranked by: NaN and infinity, and no result at all, come last."""
-    found = run.result is not None and run.result < math.inf
-    return found, run.result if found and run.result is not None else 0.0
+def _rank(result: float | None) -> tuple[bool, float]:
+    """Return what results are ranked by: NaN and infinity, and no result at all, come last."""
+    return (True, result) if result is not None and result < math.inf else (False, 0.0)
+
+
+def _quantile(degrees: int) -> float:
+    """Return Student's t of `LEVEL`; beyond the table by its expansion in 1 / degrees, exact to 0.001."""
+    if degrees <= len(_T):
+        return _T[degrees - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def _last_line(text: str) -> str:
@@ -311,7 +401,7 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None]) -> SweepSummary:
+def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None], interrupted: bool) -> SweepSummary:
     """Write table and chart, store them with the parent, and end it."""
     parent = tracking.Tracker.start(experiment_name="", run_id=summary.run_id, notify=tell)
     runs = summary.runs
@@ -326,10 +416,10 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None]) ->
         if summary.best is not None and summary.best.result is not None:
             counts["sweep/best"] = summary.best.result
             parent.set_tag("best_run", f"{summary.best.name} ({summary.best.run_id})")
-        parent.log_metrics(counts, step=0)
+        parent.log_metrics(counts, step=len(parent.metric_history("sweep/runs")))  # once each time that it goes on
         parent.set_tag("mlflow.note.content", f"```\n{summary.table()}\n```")  # the run's description in the UI
     finally:
-        parent.finish("FAILED" if summary.failed else "FINISHED")
+        parent.finish("KILLED" if interrupted else "FAILED" if summary.failed else "FINISHED")
     return replace(summary, where=parent.where)
 
 

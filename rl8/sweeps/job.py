@@ -1,0 +1,129 @@
+"""One job of a sweep, perhaps in a process of its own: done once, gone on with if it was interrupted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from rl8 import launch, runs
+from rl8.checks import is_mistake
+from rl8.config.compose import checked, prepare
+from rl8.config.schema import Plan, check
+from rl8.guest import torch_settings
+from rl8.jobs import say, variable
+from rl8.sweeps import folder as kept
+from rl8.sweeps.folder import Result
+from rl8.tracking.secrets import redacted
+from rl8.tracking.store import JOB_VARIABLE
+
+#: Which of the processes that work side by side this one is.
+SLOT: Final = "RL8_SWEEP_SLOT"
+
+#: In a job's folder from its beginning: what a run has left there, or where the job keeps its files, is its own.
+BEGUN: Final = ".begun"
+BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+_LINES: Final = 6  # of a traceback that are shown
+_logger = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Train as one job of a sweep; return the objective for sweepers that search.
+
+    A job that has a result is not done again, and one with a checkpoint but no result goes on from it.
+
+    Raises:
+        Exception: What training raised, if the sweeper is one that has its own way with failures.
+        KeyboardInterrupt: If a signal ended the job, so that no other begins.
+    """
+    settings = HydraConfig.get()
+    words = list(settings.overrides.task)
+    folder = Path(settings.runtime.output_dir)
+    name = f"job {settings.job.num}"
+    before = kept.result(folder)
+    if before is not None:
+        ended = f"failed before ({before.error}), --retry tries it again" if before.error else "finished already"
+        print(f"{name}: {ended}: {redacted(' '.join(words))}", flush=True)
+        return before.objective
+    print(f"\n{name}: {redacted(' '.join(words))}", flush=True)
+    begin = time.monotonic()
+    with variable(JOB_VARIABLE, str(settings.job.num)):
+        result, error = _train(settings, words, folder)
+    kept.save_result(folder, result)
+    if error is not None:
+        say(f"{name} failed: {_reason(error)}")
+        if settings.sweeper._target_ != BASIC:
+            raise error
+    elif _is_parallel(settings) and result.stopped_by is None:
+        print(f"{name} finished: {result.objective:.4g} after {time.monotonic() - begin:.0f} s", flush=True)
+    if result.stopped_by is not None:
+        raise KeyboardInterrupt(result.stopped_by)
+    return result.objective
+
+
+def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, Exception | None]:
+    """Build and train what a job was told; return what became of it, and what it raised."""
+    result = Result(int(settings.job.num), list(words))
+    trainer = plan = None
+    try:
+        prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
+        plan = _placed(check(*checked(words, str(settings.job.config_name))), settings, folder)
+        with torch_settings():
+            trainer = launch.build(plan, folder, words)
+            outcome = launch.run(trainer, plan)
+    except Exception as error:
+        _logger.error(redacted("".join(traceback.format_exception(error))))
+        if trainer is None and plan is not None:
+            launch.record_failure(plan, words, error)
+        return replace(result, error=launch.summary(error)), error
+    return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None
+
+
+def _placed(plan: Plan, settings: Any, folder: Path) -> Plan:
+    """Return a job's plan with its own folder, display and GPU, and the checkpoint that it goes on from."""
+    trainer, device = plan.trainer, plan.device
+    if trainer.output_dir is not None:  # one folder for all jobs: each has a part of it
+        trainer = replace(trainer, output_dir=str(Path(trainer.output_dir) / str(settings.sweep.subdir)))
+    if _is_parallel(settings):
+        if trainer.view == "auto":  # what is shown of several runs at once would be mixed up
+            trainer = replace(trainer, view="none")
+        if device.device == "cuda":
+            device = replace(device, device=_own_gpu(int(os.environ.get(SLOT, settings.job.num))))
+    own = Path(trainer.output_dir) if trainer.output_dir is not None else folder
+    if not (folder / BEGUN).exists():
+        (folder / BEGUN).touch()
+    elif (own / runs.CHECKPOINT).is_file() and (own / runs.CONFIG).is_file():
+        trainer = replace(trainer, resume=str(own / runs.CHECKPOINT), branch=None, init_from=None)
+    else:  # it ended before its first checkpoint
+        for name in (runs.CONFIG, runs.RECORD, runs.POLICY, runs.BEST):
+            (own / name).unlink(missing_ok=True)
+    return replace(plan, trainer=trainer, device=device)
+
+
+def _own_gpu(slot: int) -> str:
+    """Return the GPU of a process that works beside others: they are dealt out in turn."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{slot % count}" if count > 1 else "cuda"
+
+
+def _is_parallel(settings: Any) -> bool:
+    return not str(settings.launcher._target_).endswith("BasicLauncher")
+
+
+def _reason(error: Exception) -> str:
+    """Return a mistake's message, and of other errors the last lines of the traceback too."""
+    if is_mistake(error):
+        return launch.summary(error)
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    return "\n  ".join([launch.summary(error), *lines[-_LINES:-1]])
