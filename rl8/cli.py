@@ -323,10 +323,16 @@ def exit_code(outcome: Outcome) -> int:
 
 def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple[Any, list[Plan]]:
     """Return Hydra's settings and the plan of every job; a mistake in any of them is found before the first begins."""
+    from hydra.types import RunMode
+
     from rl8.config.schema import check
     from rl8.launch import verify
+    from rl8.sweeps import search
+    from rl8.sweeps.job import SEARCH
 
     settings, jobs = compose.expand(words, config_name, multirun)
+    if settings.mode == RunMode.MULTIRUN and settings.sweeper._target_ == SEARCH:
+        search.check_options(settings.sweeper, words)
     plans = []
     for number, job in enumerate(jobs):
         try:

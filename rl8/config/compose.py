@@ -177,7 +177,8 @@ def defaults() -> dict[str, str]:
 def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[DictConfig, list[list[str]]]:
     """Return Hydra's own settings, and the overrides of each job: one in all, or one per combination of swept values.
 
-    Of a continuous range (`interval(0.9, 1)`, for sweepers that search) the two ends stand for the rest.
+    For sweepers that search, jobs that have each value once stand for all. Of a continuous range (`interval(0.9, 1)`)
+    the two ends stand for the rest.
 
     Args:
         overrides: Words of the command line.
@@ -228,7 +229,12 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
             choices[key] = [f"{key}={value.start}", f"{key}={value.end}"]
         else:
             choices[key] = [str(override.input_line)]
-    return settings, [list(job) for job in itertools.product(*choices.values())]
+    if str(settings.sweeper._target_).endswith("BasicSweeper"):
+        return settings, [list(job) for job in itertools.product(*choices.values())]
+    # a search takes few of the combinations: each value is tried once
+    first = [values[0] for values in choices.values()]
+    others = [(place, value) for place, values in enumerate(choices.values()) for value in values[1:]]
+    return settings, [first, *([*first[:place], value, *first[place + 1 :]] for place, value in others)]
 
 
 def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[DictConfig, DictConfig]:

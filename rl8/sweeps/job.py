@@ -30,6 +30,7 @@ SLOT: Final = "RL8_SWEEP_SLOT"
 
 #: In a job's folder from its beginning: what a run has left there, or where the job keeps its files, is its own.
 BEGUN: Final = ".begun"
+SEARCH: Final = "hydra_plugins.rl8_plugins.Search"
 BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 _LINES: Final = 6  # of a traceback that are shown
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> float:
     kept.save_result(folder, result)
     if error is not None:
         say(f"{name} failed: {_reason(error)}")
-        if settings.sweeper._target_ != BASIC:
+        if settings.sweeper._target_ not in (BASIC, SEARCH):
             raise error
     elif _is_parallel(settings) and result.stopped_by is None:
         print(f"{name} finished: {result.objective:.4g} after {time.monotonic() - begin:.0f} s", flush=True)
@@ -79,6 +80,12 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
         plan = _placed(check(*checked(words, str(settings.job.config_name))), settings, folder)
         with torch_settings():
             trainer = launch.build(plan, folder, words)
+            if settings.sweeper._target_ == SEARCH:
+                from rl8.sweeps import search
+
+                evaluates = plan.trainer.steps_per_eval is not None
+                pruned = search.condition(settings, plan.goal.metric, evaluates=evaluates)
+                trainer.stop_conditions = (*trainer.stop_conditions, *([] if pruned is None else [pruned]))
             outcome = launch.run(trainer, plan)
     except Exception as error:
         _logger.error(redacted("".join(traceback.format_exception(error))))

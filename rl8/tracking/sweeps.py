@@ -43,6 +43,8 @@ _logger = logging.getLogger(__name__)
 
 #: The setting that repeats a run rather than making it another.
 SEED: Final = "seed"
+#: What became of a run that a search ended because others did better.
+PRUNED: Final = "PRUNED"
 #: Of the intervals in the table.
 LEVEL: Final = 0.95
 # Student's t for a two-sided interval of that level, by degrees of freedom from 1.
@@ -56,7 +58,7 @@ class SweepRun:
     Attributes:
         run_id: Its MLflow run.
         name: The run's name.
-        status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
+        status: `"FINISHED"`, `"FAILED"`, `"KILLED"`, or `"PRUNED"` by a search.
         seconds: How long it ran; NaN if it was killed before it could say.
         settings: The swept settings, by name.
         result: The sweep's metric at the end; None if the run has none.
@@ -90,7 +92,9 @@ class Combination:
 
     @property
     def results(self) -> list[float]:
-        """The results of the runs that have one."""
+        """The results of the runs that have one; none where a search pruned one of them."""
+        if any(run.status == PRUNED for run in self.runs):
+            return []
         found = [run.result for run in self.runs if run.status == "FINISHED" and run.result is not None]
         return [value for value in found if math.isfinite(value)]
 
@@ -131,7 +135,8 @@ class SweepSummary:
     @property
     def best(self) -> SweepRun | None:
         """The run with the highest result."""
-        found = [run for run in self.runs if run.result is not None and math.isfinite(run.result)]
+        ended = [run for run in self.runs if run.status != PRUNED]
+        found = [run for run in ended if run.result is not None and math.isfinite(run.result)]
         return max(found, key=lambda run: run.result or 0.0, default=None)
 
     @property
@@ -310,7 +315,7 @@ def _gather(store: Store, run_id: str, metric: str, jobs: int) -> SweepSummary:
             SweepRun(
                 run_id=info.run_id,
                 name=info.run_name,
-                status="KILLED" if info.status == "RUNNING" else str(info.status),
+                status=_status(child),
                 seconds=(info.end_time - info.start_time) / 1000 if info.end_time else math.nan,
                 settings={name: _setting(child, name) for name in swept},
                 result=data.metrics.get(metric),
@@ -319,8 +324,14 @@ def _gather(store: Store, run_id: str, metric: str, jobs: int) -> SweepSummary:
                 error=_last_line(data.tags.get("error", "")),
             )
         )
-    failed = sum(run.status != "FINISHED" for run in runs) + max(jobs - len(runs), 0)
+    failed = sum(run.status not in ("FINISHED", PRUNED) for run in runs) + max(jobs - len(runs), 0)
     return SweepSummary(run_id, metric, tuple(runs), failed)
+
+
+def _status(run: Run) -> str:
+    if run.data.tags.get("stop_reason", "").startswith(PRUNED.lower()):
+        return PRUNED
+    return "KILLED" if run.info.status == "RUNNING" else str(run.info.status)
 
 
 def _children(store: Store, run_id: str) -> list[Run]:
@@ -412,6 +423,8 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None], in
                     parent.log_artifact(file)
             except Exception as error:
                 tell(f"{name} can't be made: {first_line(error).rstrip('.')}. The sweep is recorded without it.")
+        for file in sorted(folder.glob("study-*.png")):  # pictures of a search
+            parent.log_artifact(file)
         counts = {"sweep/runs": float(len(runs)), "sweep/failed": float(summary.failed)}
         if summary.best is not None and summary.best.result is not None:
             counts["sweep/best"] = summary.best.result
