@@ -88,7 +88,9 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         _show(error, error.__traceback__)
     elif is_mistake(error):
-        print(f"rl8: {redacted(compose.as_typed(str(error), words))}", file=sys.stderr)
+        from rl8.config.advice import typeable
+
+        print(f"rl8: {redacted(typeable(str(error), words))}", file=sys.stderr)
         return 2
     else:
         # how the run was started is of no interest
@@ -173,6 +175,10 @@ class Parser(argparse.ArgumentParser):
             if group in compose.GROUPS:  # --env lander
                 value = value or next((word for word in known.overrides if "=" not in word), "<option>")
                 raise ValueError(f"{name} is no flag: groups are written without dashes. Try {group}={value}.")
+            key = group if "." in group else compose.namesake(group.replace("-", "_"))
+            if key is not None and "=" not in key and self.prog == "rl8":
+                value = value or next((word for word in known.overrides if "=" not in word), "<value>")
+                raise ValueError(f"{name} is no flag: keys are written without dashes. Try {key}={value}.")
             raise ValueError(unknown("flag", name, flags))
         return known
 

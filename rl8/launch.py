@@ -11,6 +11,7 @@ import inspect
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -221,7 +222,8 @@ def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()
     for name in part.options:
         if name not in accepted and name in part.inherited:
             option = option_with(part.key.replace(".", "/"), part.target)
-            advice = f"{part.key}={option}" if option else f"~{part.key}.{name}"
+            left = [f"~{part.key}.{other}" for other in part.inherited if other not in accepted]
+            advice = f"{part.key}={option}" if option else " ".join([f"{part.name_key}={part.target}", *left])
             raise TypeError(
                 f"{part.name_key}={part.target} does not take {part.key}.{name}, which the chosen file sets. Accepted: "
                 f"{', '.join(accepted) or 'none'}. Try {advice}."
@@ -367,12 +369,12 @@ def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: 
     try:
         nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
         reason = f"{nearest} is no folder" if not nearest.is_dir() else ""
-        if not reason and not os.access(nearest, os.W_OK | os.X_OK):
-            reason = f"{nearest} can't be written to"
+        if not reason:
+            Path(tempfile.mkdtemp(prefix=".rl8-", dir=nearest)).rmdir()  # permissions do not tell all
         if len(folder.name.encode()) > MAX_FILE_NAME:
             reason = "the name is too long"
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = f"{nearest} can't be written to" if isinstance(error, OSError) else str(error)
     if reason:
         raise ValueError(
             f"{key}={folder} can't be {what}: {reason}. Accepted: a folder that can be made and written to. "

@@ -24,6 +24,7 @@ from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
 from rl8.guest import stop_signals
+from rl8.kinds import as_text
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.metrics import UPDATE_METRICS
@@ -145,6 +146,9 @@ class Trainer:
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
         if self.stop_conditions:  # `run` may be told to evaluate
             check_keys(Or(self.stop_conditions), self.metric_names, evaluates=True)
+        best = self.settings.best_metric
+        if best is not None and best not in self.metric_names:
+            raise ValueError(f"trainer.best_metric={best}: {unknown('metric', best, self.metric_names)}")
         self._check_env_config()
         self.overrides = tuple(overrides)
         self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
@@ -562,7 +566,8 @@ class Trainer:
         except (TypeError, ValueError) as error:
             if not is_mistake(error):
                 raise
-            raise ValueError(f"trainer.env_config={config} is refused: {error}") from error
+            text = re.sub(r"\benv_config\b", "trainer.env_config", str(error))
+            raise ValueError(f"trainer.env_config={as_text(config)} is refused: {text}") from error
 
     def _begin_from(self) -> tuple[Saved | None, Path | None]:
         """Take what the settings say the run begins from; return a checkpoint's content, and the folder it goes on in.
@@ -610,13 +615,15 @@ class Trainer:
             ValueError: If the environment refuses it, in terms of the settings.
         """
         settings, hparams = self.settings, self.algorithm.hparams
-        errors: list[ValueError] = []
+        errors: list[TypeError | ValueError] = []
         for num_envs in dict.fromkeys((settings.eval_num_envs, hparams.num_envs)):
             try:
                 evaluator = self._make_evaluator(num_envs)
                 if not self.algorithm.env.shared:
                     evaluator.check(settings.eval_env_config)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
+                if isinstance(error, TypeError) and not is_mistake(error):
+                    raise
                 errors.append(error)
                 continue
             if errors:
@@ -626,9 +633,10 @@ class Trainer:
                 )
             return evaluator
         text = re.sub(r"\bhorizon=", "trainer.eval_horizon=", str(errors[0]))
-        text = re.sub(r"\bnum_envs=", "trainer.eval_num_envs=", re.sub(r"\benv_config\b", "eval_env_config", text))
-        given = f" It was given trainer.eval_env_config={settings.eval_env_config}." if settings.eval_env_config else ""
-        raise ValueError(f"The evaluation's environment is refused: {text}{given}") from errors[0]
+        text = re.sub(r"\bnum_envs=", "trainer.eval_num_envs=", text)
+        text = re.sub(r"\benv_config\b", "trainer.eval_env_config", text)
+        given = f" with trainer.eval_env_config={as_text(settings.eval_env_config)}" if settings.eval_env_config else ""
+        raise ValueError(f"The evaluation's environment is refused{given}: {text}") from errors[0]
 
     def _evaluation(self) -> Evaluator:
         if self._evaluator is None:

@@ -416,7 +416,10 @@ class Short(Endless):
 def test_what_the_evaluation_refuses_is_known_before_training(workdir):
     with pytest.raises(ValueError, match=r"^The evaluation's environment is refused: trainer.eval_horizon=16 is out"):
         Trainer(Short, **{**QUIET, "eval_horizon": 16}).run()
-    with pytest.raises(ValueError, match=r"is refused: eval_env_config.noise has shape \(3,\).*\(4,\)"):
+    refused = (
+        r"is refused with trainer.eval_env_config={noise: .*}: trainer.eval_env_config.noise has shape \(3,\).*\(4,\)"
+    )
+    with pytest.raises(ValueError, match=refused):
         Trainer(Endless, **{**QUIET, "eval_env_config": {"noise": [1.0, 2.0, 3.0]}}).run()
     assert list(workdir.iterdir()) == []
 

@@ -405,8 +405,11 @@ def follow(done: Attempt, advice: str) -> Attempt:
     new = _advised_words(advice)
     keys = {key_of(word) for word in new}
     own = [word for word in done.words if word not in TINY]
-    blamed = next((w for w in reversed(own) if w in done.err or key_of(w) in done.err), None)
-    kept = [word for word in done.words if word != blamed and key_of(word) not in keys and word.strip("-")]
+    named = [word for word in own if word in done.err] or [word for word in own if key_of(word) in done.err]
+    blamed = max(named, key=lambda word: ("=" in word, len(key_of(word))), default=None)
+    nested = tuple(f"{key}." for key in keys)
+    others = [word for word in done.words if key_of(word) not in keys and not key_of(word).startswith(nested)]
+    kept = [word for word in others if word != blamed and word.strip("-")]
     return attempt([*kept, *(["-m"] if advice.startswith("rl8 -m") else []), *new])
 
 

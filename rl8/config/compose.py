@@ -263,6 +263,30 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
     return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 
 
+def from_files(words: Sequence[str]) -> DictConfig:
+    """Return what the files of the chosen options say, whatever else is typed; of a sweep's options the first ones.
+
+    Raises:
+        ValueError: If there is no such option, or a file is wrong.
+    """
+    chosen = []
+    for word in words:
+        with contextlib.suppress(ValueError):
+            override = parse(word)
+            if _is_group(override):
+                several = override.is_discrete_sweep()
+                first = next(override.sweep_string_iterator(), "") if several else ""
+                chosen.append(f"{override.get_key_element()}={first}" if several else word)
+    return _from_files("config", tuple(chosen))
+
+
+def namesake(name: str) -> str | None:
+    """Return the key that is called so, or that another library calls so; None if there is none."""
+    with composer():
+        found = [path for path in _paths(from_files([])) if path.rpartition(".")[2] == name]
+    return found[0] if found else names.ours(name)
+
+
 def typed(overrides: Sequence[str]) -> list[str]:
     """Return the keys of single values that overrides set or remove, Hydra's own left out."""
     parsed = [parse(line) for line in overrides]
@@ -276,6 +300,14 @@ def _check_single(override: Override, reference: DictConfig) -> None:
         raise ValueError(f"{line!r}: Hydra's own keys can't be removed. Accepted: a value. Try {key}=<value>.")
     if override.is_force_add():
         return  # what is added may be anywhere: the whole config is checked afterwards, wherever its keys come from
+    parent = ""
+    with contextlib.suppress(OmegaConfBaseException):  # as below
+        parent = OmegaConf.select(reference, key.rpartition(".")[0] or "seed")
+    if override.is_delete() and OmegaConf.is_list(parent):
+        raise ValueError(
+            f"{line!r} removes an entry of a list. Accepted: another list. "
+            f"Try {key.rpartition('.')[0]}={shlex.quote(as_text(parent))}."
+        )
     there, value = True, None
     try:
         check_key(
@@ -309,11 +341,14 @@ def parse(line: str) -> Override:
     """
     key, equals, value = line.partition("=")
     if not key or not (equals or key.startswith("~")):
-        near = closest(key, [*GROUPS, *COMMANDS])
+        near = closest(key, [*GROUPS, *COMMANDS]) if key.isidentifier() else None
         guess = f" Did you mean {f'{near}=<option>' if near in GROUPS else near!r}?" if near else ""
+        name, _, text = key.partition(":")
+        advice = f"{near}=<option>" if near in GROUPS else f"{name or 'key'}={text or '<value>'}"
+        advice = f"it first: rl8 {near} ..." if near in COMMANDS else f"{advice}, in one word"
         raise ValueError(
             f"{line!r} is no override.{guess} Accepted: group=option, key.name=value, +key=value to add, ~key to "
-            f"remove. Try {key or 'key'}=<value>; `rl8 --help` lists groups and commands."
+            f"remove. Try {advice}; `rl8 --help` lists groups and commands."
         )
     try:
         return _read(line)
@@ -326,12 +361,15 @@ def parse(line: str) -> Override:
             ) from error
         if key in GROUPS:
             raise ValueError(unknown_option(key, value, list(options(key)))) from error
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
-        advice = f" Try '{key}=\"{quoted}\"'." if "'" not in value and _readable(f'{key}="{quoted}"') else ""
+        if value[:1] in ("[", "{") and value[-1:] not in ("]", "}") and not key.startswith("~"):
+            raise ValueError(
+                f"{line} can't be read: {value[0]} is not closed. Accepted: [a, b] or {{key: value}}, and "
+                f"where there are spaces quotes around the whole word, where a shell splits: '{key}={value[0]}...'."
+            ) from error
+        name, quoted = key.lstrip("+"), value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+        advice = f" Try '{name}=\"{quoted}\"'." if "'" not in value and _readable(f'{name}="{quoted}"') else ""
         if key.startswith("~"):
             advice = f" Try {key}."
-        elif key.startswith("+"):
-            advice = ""  # whether there is something to add is not known yet
         raise ValueError(
             f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
             f"or text in quotes.{advice}"
@@ -417,15 +455,6 @@ def _check_followed(parts: Sequence[str], depth: int, node: Any, value: str | No
         f"{key}={value}: {parent} follows {source[1]} and has no entries of its own. Accepted: a value for {parent} "
         f"itself, or one for {advice}. Try {advice}={shlex.quote(value)}."
     )
-
-
-def as_typed(message: str, words: Sequence[str]) -> str:
-    """Return a message whose advice adds the keys that were added (`+key=value`), since they are in no file."""
-    for word in words:
-        added = re.match(r"(\+\+?)([^=]+)=", word)
-        if added and "there already" not in message:
-            message = message.replace(f"Try {added[2]}=", f"Try {added[0]}")
-    return message
 
 
 def unknown_option(group: str, value: str, known: Sequence[str]) -> str:

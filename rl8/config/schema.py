@@ -274,7 +274,11 @@ def _alike(key: str, value: Any, before: Any) -> Any:
             f"{key}={as_text(value)} is of the wrong kind. Accepted: {noun}. Try '{key}={as_text(before)}'."
         )
     if isinstance(before, list) and before and isinstance(value, list):
-        return [_alike(f"{key}.{index}", item, before[0]) for index, item in enumerate(value)]
+        try:
+            return [_alike(f"{key}.{index}", item, before[0]) for index, item in enumerate(value)]
+        except TypeError as error:  # one entry alone can't be typed
+            fault = str(error).partition(" Try ")[0]
+            raise TypeError(f"{key}={as_text(value)}: {fault} Try '{key}={as_text(before)}'.") from error
     return value
 
 

@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from rl8.checks import closest
+from rl8.config.compose import option_with
 
 
 def check_target(key: str, target: object) -> str:
@@ -98,7 +99,9 @@ def _no_name(key: str, parts: Sequence[str], depth: int, names: Sequence[str]) -
     module, name = ".".join(parts[:depth]), parts[depth]
     public = sorted({name for name in names if not name.startswith("_")})
     near = closest(name, public)
-    advice = f" Try {key}={module}.{near}." if near else ""
+    group = key.removesuffix("._target_")
+    option = option_with(group, f"{module}.{near}") if near else None
+    advice = f" Try {f'{group}={option}' if option else f'{key}={module}.{near}'}." if near else ""
     classes = [name for name in public if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and name not in typing.__all__]
     accepted = ", ".join(classes or public) or "nothing"
     return f"{key}={'.'.join(parts)!r}: module {module!r} has no {name!r}. Accepted: {accepted}.{advice}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rl8.checks import check_range, unknown
+from rl8.kinds import as_text
 
 # What a parameter may be given as: one number, one per environment, or {"low": ..., "high": ...} for uniform draws.
 Value = float | Sequence[float] | Tensor | Mapping[str, float]
@@ -75,13 +76,13 @@ class Parameter:
             if name not in ("low", "high"):
                 raise ValueError(f"{key}: {unknown('key', str(name), ('low', 'high'))} Try {key}={{low: 1, high: 2}}.")
         if len(value) != 2:
-            raise ValueError(f"{key}={dict(value)!r} needs both limits. Try {key}={{low: 1, high: 2}}.")
+            raise ValueError(f"{key}={as_text(value)} needs both limits. Try {key}={{low: 1, high: 2}}.")
         low, high = value["low"], value["high"]
         self._check(f"{key}.low", low)
         self._check(f"{key}.high", high)
         if low > high:
             raise ValueError(
-                f"{key}={dict(value)!r} is empty: low is above high. Try {key}={{low: {high}, high: {low}}}."
+                f"{key}={as_text(value)} is empty: low is above high. Try {key}={{low: {high}, high: {low}}}."
             )
         u = torch.rand(num_envs, device=device)
         return u * float(high) + (1 - u) * float(low)  # the difference of the limits may be infinite

@@ -40,7 +40,7 @@ class FeatureHead(nn.Module):
         state_dependent_std: bool = False,
     ) -> None:
         super().__init__()
-        hint = "network.log_std=0 (model.log_std, where only one model is meant)"
+        hint = "model.log_std=0"
         check_range("model.log_std", log_std, LOG_STD_MIN, LOG_STD_MAX, hint=hint)
         self.computed: list[tuple[tuple[str, ...], torch.Size]] = []
         self.own: list[tuple[str, ...]] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rl8.checks import unknown
+from rl8.kinds import as_text
 
 # One kernel for all parameters.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
@@ -57,7 +59,7 @@ def build_optimizer(
             options["lr"] = torch.tensor(float(lr), device=parameters[0].device)
         optimizer = optimizer_cls(parameters, **options)
     except Exception as error:  # a missing index, a failed assertion: classes check in ways of their own
-        raise ValueError(f"{optimizer_cls.__name__} refuses {dict(config)}: {error}.") from error
+        raise _refusal(optimizer_cls, config, error, lambda kept: optimizer_cls(parameters, **kept)) from error
     _try_out(optimizer_cls, parameters, config)
     return optimizer
 
@@ -79,20 +81,51 @@ def _try_out(
     for copy in copies:
         copy.grad = torch.zeros_like(copy)
     name = optimizer_cls.__name__
+
+    def one_step(options: Mapping[str, Any]) -> torch.optim.Optimizer:
+        made = optimizer_cls(copies, **options)
+        made.step()
+        return made
+
     try:
-        optimizer = optimizer_cls(copies, **config)
-        optimizer.step()
+        optimizer = one_step(config)
     except Exception as error:
-        text = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        raise ValueError(
-            f"algo.optimizer: {name} refuses {dict(config)}: {text}. Accepted: a class that needs no closure and no "
-            "sparse gradients, and options that it takes. Try algo.optimizer._target_=torch.optim.Adam."
-        ) from error
+        raise _refusal(optimizer_cls, config, error, one_step) from error
     if any("lr" not in group for group in optimizer.param_groups):
         raise ValueError(
             f"algo.optimizer: {name} has no lr among the options of its parameters, so no schedule can set one. "
             "Accepted: a class with lr. Try algo.optimizer._target_=torch.optim.Adam."
         )
+
+
+def _refusal(
+    optimizer_cls: type[torch.optim.Optimizer],
+    config: Mapping[str, Any],
+    error: Exception,
+    attempt: Callable[[Mapping[str, Any]], object],
+) -> ValueError:
+    """Return the error that names the options without which an attempt succeeds, or all where none alone is to blame.
+
+    Args:
+        optimizer_cls: The optimizer's class.
+        config: Its keywords, as the user gave them.
+        error: What the attempt raised.
+        attempt: Called with keywords; raises where they are refused.
+    """
+    culprits = []
+    for name in config:
+        with contextlib.suppress(Exception):
+            attempt({other: value for other, value in config.items() if other != name})
+            culprits.append(name)
+    given = ", ".join(f"{name}={as_text(config[name])}" for name in culprits or config) or "no options"
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    mend = "_target_=torch.optim.Adam"
+    for name in culprits[:1]:  # the default is what it had without the option
+        mend = f"{name}={as_text(inspect.signature(optimizer_cls).parameters[name].default)}"
+    return ValueError(
+        f"algo.optimizer: {optimizer_cls.__name__} refuses {given}: {text}. Accepted: a class that needs no closure "
+        f"and no sparse gradients, and options that it takes. Try algo.optimizer.{mend}."
+    )
 
 
 def clip_gradient(parameters: Sequence[Tensor], max_norm: float | None, *, skip_nonfinite: bool = False) -> Tensor:

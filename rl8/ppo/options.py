@@ -101,8 +101,8 @@ def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> 
     name = type(policy.model).__name__
     if recurrent and not policy.recurrent:
         raise ValueError(
-            f"algo=recurrent (RecurrentAlgorithm) needs a model with memory, but {name} has no state_spec. Try "
-            "model=lstm or model=gru. What trains models without memory is algo=ppo."
+            f"algo=recurrent (algo._target_: RecurrentAlgorithm) needs a model with memory, but {name} has no "
+            "state_spec. Try model=lstm or model=gru. What trains models without memory is algo=ppo."
         )
     if policy.recurrent and not recurrent:
         raise ValueError(

@@ -127,7 +127,12 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["env"], r"'env' is no override\. Did you mean 'env=<option>'\?"),
         (["algo.gamma"], r"'algo\.gamma' is no override\..* Try algo\.gamma=<value>"),
         (["=3"], "'=3' is no override"),
-        (["algo.gamma=[1"], r"algo\.gamma=\[1 can't be read: .* Accepted: a number, .* Try 'algo\.gamma=\"\[1\"'"),
+        (
+            ["algo.gamma=[1"],
+            r"algo\.gamma=\[1 can't be read: \[ is not closed\. Accepted: .*: 'algo\.gamma=\[\.\.\.'\.",
+        ),
+        (["algo.gamma=!1"], r"algo\.gamma=!1 can't be read: .* Accepted: a number, .* Try 'algo\.gamma=\"!1\"'"),
+        (["+algo.gamma=!1"], r"\+algo\.gamma=!1 can't be read: .* Try 'algo\.gamma=\"!1\"'"),
         (["algo=[1"], r"algo=\[1 is unknown\. Accepted: ppo, recurrent"),
         (["trainer.run_name=${"], r"trainer\.run_name=\$\{ can't be read: .* Try 'trainer\.run_name="),
         (["trainer.run_name='"], r"trainer\.run_name=' can't be read: .* or text in quotes\.$"),

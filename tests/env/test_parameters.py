@@ -61,7 +61,7 @@ def test_equal_limits_are_no_draw():
         ({"low": 0, "high": 2}, ValueError, r"env.mass.low=0 is out of range"),
         ({"low": 1, "high": "x"}, TypeError, r"env.mass.high='x' is not a number"),
         ({"low": 2, "high": 1}, ValueError, r"env.mass=.* is empty: low is above high. Try env.mass={low: 1, high: 2}"),
-        ({"low": 2}, ValueError, r"env.mass={'low': 2} needs both limits. Try env.mass={low: 1, high: 2}"),
+        ({"low": 2}, ValueError, r"env.mass={low: 2} needs both limits. Try env.mass={low: 1, high: 2}"),
         ({"lo": 2, "high": 1}, ValueError, r"env.mass: Unknown key 'lo'. Did you mean 'low'\?"),
     ],
 )

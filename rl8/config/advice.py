@@ -1,0 +1,61 @@
+"""What messages tell a user to type, written so that it can be typed as it stands.
+
+Whoever writes a message knows a key and a value, and not how the key came to be there: that is added here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rl8.config import compose
+
+# "Try key=value", and what comes behind it up to the sentence's end
+_TRY = re.compile(r"\bTry .+?(?=\. |\.$|$)", re.MULTILINE)
+_KEY = re.compile(r"(?<![\w.+~=-])([a-z]\w*(?:\.\w+)+)(?==)")
+# A mapping, or a list with spaces, that no quotes enclose: a shell would take it apart.
+_OPEN = re.compile(r"(?<!['\w.])(\+?[a-z][\w.]*=(?:\{[^{}]*\}|\[[^'{}]* [^'{}]*\]))(?!')")
+
+
+def typeable(message: str, words: Sequence[str]) -> str:
+    """Return a message whose advice has a plus sign at keys that no file has, and quotes where a shell needs them.
+
+    A key of `network` that was typed is named rather than the model's own that it sets.
+
+    Args:
+        message: What a user will read.
+        words: What was typed.
+    """
+    for name in {word.partition("=")[0][8:] for word in words if word.startswith("network.")}:
+        message = re.sub(rf"\bmodel\.{re.escape(name)}\b", f"network.{name}", message)
+    if not _TRY.search(message):
+        return message
+    try:
+        with compose.composer():
+            reference = compose.from_files([word for word in words if not word.startswith("-")])
+    except ValueError:
+        return message  # which files there are is what the message is about
+
+    def keyed(match: re.Match[str]) -> str:
+        key = match.group(1)
+        return key if key.split(".")[0] not in reference or _has(reference, key) else f"+{key}"
+
+    def written(match: re.Match[str]) -> str:
+        return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, match.group()))
+
+    return _TRY.sub(written, message)
+
+
+def _has(reference: DictConfig, key: str) -> bool:
+    """Return whether files give a key a value or null."""
+    parent, _, name = key.rpartition(".")
+    try:
+        node = OmegaConf.select(reference, parent)
+    except OmegaConfBaseException:
+        return True
+    # `in node` denies what is missing (???)
+    return name in list(node) if OmegaConf.is_dict(node) else OmegaConf.is_list(node)

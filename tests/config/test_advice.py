@@ -1,0 +1,26 @@
+import pytest
+
+from rl8.config.advice import typeable
+
+
+@pytest.mark.parametrize(
+    ("message", "words", "expected"),
+    [
+        ("Try algo.optimizer.eps=1.", [], "Try +algo.optimizer.eps=1."),
+        ("Try algo.optimizer.lr=1.", [], "Try algo.optimizer.lr=1."),
+        ("Try +algo.optimizer.eps=1.", [], "Try +algo.optimizer.eps=1."),
+        ("Try 'algo.optimizer.betas=[0.9, 0.99]'.", [], "Try '+algo.optimizer.betas=[0.9, 0.99]'."),
+        ("algo.foo=1 is wrong. Accepted: algo.foo=2.", [], "algo.foo=1 is wrong. Accepted: algo.foo=2."),
+        ("Try env.force_mag=1, or env.drag=2.", [], "Try env.force_mag=1, or +env.drag=2."),
+        ("Try env.force_mag=1.", ["env=pendulum"], "Try +env.force_mag=1."),
+        ("Try env.force_mag=1.", ["env=cartpole,pendulum", "seed=1"], "Try env.force_mag=1."),
+        ("Try env.force_mag=1.", ["env=nope"], "Try env.force_mag=1."),
+        ("Try env.force_mag=1.", ["algo.gamma=[", "env=pendulum"], "Try +env.force_mag=1."),
+        ("Try MLFLOW_TRACKING_URI=http://a.b=c.", [], "Try MLFLOW_TRACKING_URI=http://a.b=c."),
+        ("Try trainer.env_config.gravity=9.8.", [], "Try +trainer.env_config.gravity=9.8."),
+        ("Try it. Then algo.foo=1 is another matter.", [], "Try it. Then algo.foo=1 is another matter."),
+        ("No advice.", ["env=nope"], "No advice."),
+    ],
+)
+def test_advice_has_a_plus_sign_where_no_file_has_the_key(program, message, words, expected):
+    assert typeable(message, words) == expected
