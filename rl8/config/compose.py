@@ -581,7 +581,8 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
         advice += f"={value}"
     if any(letter.isspace() for letter in advice):
         advice = shlex.quote(advice)
-    return unknown_key(key, parent, known, guess) + (f" Try {advice}." if guess else "")
+    typeable = guess and (value is None or not OmegaConf.is_dict(reference.get(guess)))  # a group's keys have values
+    return unknown_key(key, parent, known, guess) + (f" Try {advice}." if typeable else "")
 
 
 def _paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:

@@ -44,8 +44,12 @@ def check_target(key: str, target: object) -> str:
     spec, depth = _find_module(parts)
     names = _defined_names(spec)
     if depth == len(parts):
-        first = next((name for name in sorted(names or []) if name[:1].isupper()), "MyClass")
-        raise ValueError(f"{key}={target!r} is a module. Accepted: a class in it. Try {key}={target}.{first}.")
+        classes = _classes(names or [])
+        only = classes[0] if len(classes) == 1 else "<Class>"
+        raise ValueError(
+            f"{key}={target!r} is a module. Accepted: a class in it{': ' * bool(classes)}{', '.join(classes)}. "
+            f"Try {key}={target}.{only}."
+        )
     if depth == 0 or (names is not None and parts[depth] not in names):
         is_class = depth == len(parts) - 1
         raise ValueError(_no_name(key, parts, depth, names or []) if is_class else _no_module(key, parts, depth, spec))
@@ -102,9 +106,13 @@ def _no_name(key: str, parts: Sequence[str], depth: int, names: Sequence[str]) -
     group = key.removesuffix("._target_")
     option = option_with(group, f"{module}.{near}") if near else None
     advice = f" Try {f'{group}={option}' if option else f'{key}={module}.{near}'}." if near else ""
-    classes = [name for name in public if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and name not in typing.__all__]
-    accepted = ", ".join(classes or public) or "nothing"
+    accepted = ", ".join(_classes(names) or public) or "nothing"
     return f"{key}={'.'.join(parts)!r}: module {module!r} has no {name!r}. Accepted: {accepted}.{advice}"
+
+
+def _classes(names: Sequence[str]) -> list[str]:
+    """Return the names that look like classes of a module's own, sorted."""
+    return sorted({name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name)} - {*typing.__all__})
 
 
 def _no_module(key: str, parts: Sequence[str], depth: int, spec: ModuleSpec | None) -> str:

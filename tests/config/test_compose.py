@@ -132,6 +132,7 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
             r"algo\.gamma=\[1 can't be read: \[ is not closed\. Accepted: .*: 'algo\.gamma=\[\.\.\.'\.",
         ),
         (["algo.gamma=!1"], r"algo\.gamma=!1 can't be read: .* Accepted: a number, .* Try 'algo\.gamma=\"!1\"'"),
+        (["goalmetric=x"], r"Unknown key 'goalmetric'\. Did you mean 'goal'\? Accepted: [^.]*\.$"),
         (["+algo.gamma=!1"], r"\+algo\.gamma=!1 can't be read: .* Try 'algo\.gamma=\"!1\"'"),
         (["algo=[1"], r"algo=\[1 is unknown\. Accepted: ppo, recurrent"),
         (["trainer.run_name=${"], r"trainer\.run_name=\$\{ can't be read: .* Try 'trainer\.run_name="),
