@@ -81,7 +81,8 @@ def train_from_file(args: argparse.Namespace) -> launch.Outcome:
         if not is_mistake(error):
             raise
         # the file has no groups: its gamma is what the command line calls algo.gamma
-        text = re.sub(r"\b(algo|trainer)\.(?=\w)(?!optimizer)", "", str(error))
+        text = re.sub(r"\balgo\.optimizer\b", "optimizer_config", str(error))
+        text = re.sub(r"\b(algo|trainer)\.(?=\w)", "", text)
         raise type(error)(f"{args.file}: {text}") from error
     return launch.train(plan, place if plan.trainer.output_dir else runs.claim(place))
 

@@ -19,7 +19,7 @@ import torch
 from rl8 import data, runs
 from rl8.callbacks import Callback, Callbacks
 from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
-from rl8.checks import check_range, is_mistake, unknown
+from rl8.checks import MAX_SEED, check_range, is_mistake, unknown
 from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
@@ -129,7 +129,7 @@ class Trainer:
     ) -> None:
         given: dict[str, Any] = dict(options)
         self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
-        check_range("seed", seed, 0, 2**64 - 1, integer=True, optional=True, hint="seed=1")
+        check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
         if isinstance(env, Algorithm):
             late = [*given, *(["seed"] if seed is not None else [])]
             if late:

@@ -89,6 +89,10 @@ def test_a_missing_file_names_those_that_are_there(workdir):
     [
         (["gamma: 0.9"], r"config\.yaml: env_cls is missing\. .* Add env_cls: rl8\.env\.CartPole"),
         (["env_cls: rl8.env.CartPol"], r"config\.yaml: env_cls='rl8\.env\.CartPol': .* Try env_cls=rl8\.env\.CartPole"),
+        (
+            ["env_cls: rl8.env.CartPole", "num_envs: 4", "horizon: 4", "optimizer_config: {betas: [0.9]}"],
+            r"optimizer_config: Adam refuses betas=\[0\.9\]: .* Try optimizer_config\.betas=\[0\.9, 0\.999\]\.$",
+        ),
         (["env_cls: os.system"], "Python's standard library, which is not allowed here"),
         (["env_cls: nowhere.Env"], "there is no module 'nowhere'"),
         (["env_cls: rl8.env.CartPole", "gama: 0.9"], r"config\.yaml: Unknown key 'gama'\. Did you mean 'gamma'\?"),

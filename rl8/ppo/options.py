@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from rl8.checks import unknown
+from rl8.checks import check_range, unknown
 from rl8.data import BOOTSTRAP_FINAL_OBS, BOOTSTRAP_LAST_VALUE
 from rl8.env import Env
 from rl8.names import ours_in_python
@@ -72,6 +72,8 @@ def validated(hparams: Hyperparameters, env: Env) -> Hyperparameters:
 def learning_rate(hparams: Hyperparameters, optimizer_config: Mapping[str, Any]) -> Schedule:
     """Return the learning rate over env steps: the optimizer's, 1e-3 unless given, where no schedule says otherwise."""
     lr = optimizer_config.get("lr", DEFAULT_LR)
+    if isinstance(lr, (int, float)):
+        check_range("optimizer_config.lr", lr, 0, low_open=True, hint='optimizer_config={"lr": 1e-3}')
     start = starting_rate(lr, hparams.lr_schedule, typed="lr" in optimizer_config, key="optimizer_config.lr")
     return Schedule(start, hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
 

@@ -93,6 +93,12 @@ def test_step_without_collect_says_so(build):
         (Algorithm, {"sgd_minibatch_size": 5}, ValueError, "sgd_minibatch_size=5 does not divide.*e.g."),
         (Algorithm, {"distribution_cls": Normal}, ValueError, "Normal does not fit the action spec Categorical"),
         (Algorithm, {"optimizer_cls": nn.Linear}, TypeError, "no torch optimizer"),
+        (
+            Algorithm,
+            {"optimizer_config": {"lr": -1.0}},
+            ValueError,
+            r"^optimizer_config\.lr=-1\.0 is out of range\..* > 0\.",
+        ),
         (Algorithm, {"optimizer_config": {"lrr": 1.0}}, TypeError, "option of Adam 'lrr'. Did you mean 'lr'"),
         (Algorithm, {"lr_schedule": [[0, -1.0]]}, ValueError, r"algo.lr_schedule\[0\]'s value"),
     ],
