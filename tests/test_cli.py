@@ -59,7 +59,7 @@ MISTAKES = {
     "stop.env_steps=0": "stop.env_steps=0 is out of range. Accepted: an integer >= 1.",
     "algo.lr_schedule=3": "algo.lr_schedule=3 is no list.",
     "env._target_=my_env.MyEnv": "there is no module 'my_env'",
-    "env._target_=rl8.env.CartPol": "Try env._target_=rl8.env.CartPole.",
+    "env._target_=rl8.env.CartPol": "Try env=cartpole.",
     "-m algo.gamma=0.9,1.5": "Try algo.gamma=0.95. (job 1 of the sweep's 2; none was begun)",
     "-m algo.gama=0.9,0.95": "Did you mean 'algo.gamma'?",
     "-m env=cartpole,pendlum": "env=pendlum is unknown. Did you mean env=pendulum?",
