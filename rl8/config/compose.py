@@ -266,17 +266,20 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
 def from_files(words: Sequence[str]) -> DictConfig:
     """Return what the files of the chosen options say, whatever else is typed; of a sweep's options the first ones.
 
+    Options that do not exist are passed over.
+
     Raises:
-        ValueError: If there is no such option, or a file is wrong.
+        ValueError: If a file is wrong.
     """
     chosen = []
     for word in words:
         with contextlib.suppress(ValueError):
             override = parse(word)
             if _is_group(override):
-                several = override.is_discrete_sweep()
-                first = next(override.sweep_string_iterator(), "") if several else ""
-                chosen.append(f"{override.get_key_element()}={first}" if several else word)
+                if override.is_discrete_sweep():
+                    override = parse(f"{override.get_key_element()}={next(override.sweep_string_iterator(), '')}")
+                _check_choice(override)  # Hydra meets the odd ones with errors of any kind
+                chosen.append(str(override.input_line))
     return _from_files("config", tuple(chosen))
 
 

@@ -14,7 +14,7 @@ from rl8.config.advice import typeable
         ("Try env.force_mag=1, or env.drag=2.", [], "Try env.force_mag=1, or +env.drag=2."),
         ("Try env.force_mag=1.", ["env=pendulum"], "Try +env.force_mag=1."),
         ("Try env.force_mag=1.", ["env=cartpole,pendulum", "seed=1"], "Try env.force_mag=1."),
-        ("Try env.force_mag=1.", ["env=nope"], "Try env.force_mag=1."),
+        ("Try env.force_mag=1.", ["env=nope", "device=[[]]", "algo/gamma=1"], "Try env.force_mag=1."),
         ("Try env.force_mag=1.", ["algo.gamma=[", "env=pendulum"], "Try +env.force_mag=1."),
         ("Try MLFLOW_TRACKING_URI=http://a.b=c.", [], "Try MLFLOW_TRACKING_URI=http://a.b=c."),
         ("Try trainer.env_config.gravity=9.8.", [], "Try +trainer.env_config.gravity=9.8."),
