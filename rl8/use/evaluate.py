@@ -138,6 +138,13 @@ def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, c
     )
 
 
+def has_ends(env: Env) -> bool:
+    """Return whether episodes end, which some environments only show when they are tried."""
+    if not env.has_ends:
+        env.validate()
+    return env.has_ends
+
+
 def ended(result: Any, n: int) -> Any:
     """Return where a step's result says that an episode ended, `[n]`."""
     import torch
@@ -226,10 +233,7 @@ def _ready(each: Task, args: argparse.Namespace) -> tuple[Task, Policy, Env]:
     """Return a policy and its environments: what does not fit is said before any policy is evaluated."""
     settings, policy = each.plan.trainer, each.policy()
     num_envs = each.num_envs or min(settings.eval_num_envs, args.episodes or settings.eval_num_envs)
-    env = each.env(policy, num_envs, args.steps or horizon_of(each.plan))
-    if not env.has_ends:
-        env.validate()  # finds out whether it has
-    return each, policy, env
+    return each, policy, each.env(policy, num_envs, args.steps or horizon_of(each.plan))
 
 
 def _evaluated(
@@ -237,7 +241,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Return one policy's result."""
     settings, steps = each.plan.trainer, args.steps or horizon_of(each.plan)
-    whole = env.has_ends and args.steps is None and settings.eval_horizon is None
+    whole = args.steps is None and settings.eval_horizon is None and has_ends(env)
     episodes = args.episodes or (env.num_envs if whole else None)
     deterministic = settings.eval_deterministic and not args.sample
     sample = evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rl8.checks import check_range
 from rl8.launch import check_folder
-from rl8.use.evaluate import ended, split
+from rl8.use.evaluate import ended, has_ends, split
 from rl8.use.task import horizon_of, task
 from rl8.view import movies
 
@@ -26,13 +27,15 @@ DESCRIPTION = "Film a policy at work, in one environment or a grid of them."
 KINDS: Final = (".gif", ".mp4")
 # Pictures per second where the environment does not say how much time a step takes.
 FPS: Final = 30.0
+# Steps of a film of whole episodes at most.
+LONGEST: Final = 2_000
 
 
 def film(
     policy: Policy,
     env: Env,
     *,
-    steps: int,
+    steps: int | None,
     columns: int = 1,
     width: int = 480,
     deterministic: bool = True,
@@ -44,7 +47,7 @@ def film(
     Args:
         policy: What is filmed, in evaluation mode.
         env: Environments that can draw.
-        steps: How many.
+        steps: How many; None films until the first episode of every environment has ended, `LONGEST` at most.
         columns: Environments per row.
         width: Pixels of each environment.
         deterministic: Whether actions are the distribution's mode rather than a sample.
@@ -63,19 +66,24 @@ def film(
         obs, memory = env.reset(config=copy.deepcopy(config)), Memory(policy, env.num_envs)
         total = torch.zeros(env.num_envs, device=policy.device)
         times = torch.zeros_like(total)
-        for step in range(steps + 1):
+        going = torch.ones_like(total, dtype=torch.bool)
+        most = LONGEST if steps is None else steps
+        for step in range(most + 1):
+            if steps is None and not bool(going.any()):
+                return
             pictures = [np.asarray(torch.as_tensor(env.render(index)).cpu()) for index in range(env.num_envs)]
             texts = [
                 _text(env, index, int(time), reward)
                 for index, (time, reward) in enumerate(zip(times.tolist(), total.tolist(), strict=True))
             ]
             yield movies.mosaic(pictures, texts, columns=columns, width=width)
-            if step == steps:
+            if step == most:
                 return
             result = env.step(memory.act(obs, deterministic=deterministic))
             total += result[REWARDS].reshape(env.num_envs)
             times += 1
             over, obs = ended(result, env.num_envs), result[OBS]
+            going &= ~over
             # What is drawn next is the beginning of another episode.
             memory.forget(over)
             total.masked_fill_(over, 0.0)
@@ -89,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", help="the film, .gif or .mp4; by default play.gif in the run's folder")
     parser.add_argument("--grid", default="1x1", help="rows x columns of environments, e.g. 3x3; by default one")
-    parser.add_argument("--steps", type=int, help="steps to film; by default those of an evaluation")
+    parser.add_argument(
+        "--steps", type=int, help="steps to film; by default as an evaluation: an episode, if these end"
+    )
     parser.add_argument("--fps", type=float, help="pictures per second; by default as fast as in the simulation")
     parser.add_argument("--width", type=int, help="pixels of each environment; by default 480, in a grid less")
     parser.add_argument("--sample", action="store_true", help="draw actions rather than take the most probable")
@@ -124,17 +134,21 @@ def run(args: argparse.Namespace) -> int:
     steps = args.steps or horizon_of(each.plan)
     env = each.env(policy, rows * columns, steps)
     _check_drawing(env)
+    whole = args.steps is None and each.plan.trainer.eval_horizon is None and has_ends(env)
     settings = each.plan.trainer
     frames = film(
-        policy, env, steps=steps, columns=columns, width=args.width or max(160, 480 * 2 // (columns + 1)),
+        policy, env, steps=None if whole else steps, columns=columns,
+        width=args.width or max(160, 480 * 2 // (columns + 1)),
         deterministic=settings.eval_deterministic and not args.sample, config=settings.eval_env_config, seed=each.seed,
     )  # fmt: skip
     fps = args.fps or (1 / env.number("tau", 0) if "tau" in env.parameters else FPS)
+    count = itertools.count()
+    frames = (frame for frame, _ in zip(frames, count, strict=False))
     if path.suffix.lower() == ".mp4":
         movies.mp4(frames, path, fps=fps)
     else:
         movies.gif(list(frames), path, fps=fps)
-    print(f"{path}: {steps + 1} pictures of {env.num_envs} environment(s), {fps:.3g} per second", flush=True)
+    print(f"{path}: {next(count)} pictures of {env.num_envs} environment(s), {fps:.3g} per second", flush=True)
     return 0
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from rl8 import Algorithm
 from rl8.cli import main
-from rl8.env import CartPole, DiscreteDummyEnv
+from rl8.env import CartPole, DiscreteDummyEnv, Lander
+from rl8.use.evaluate import evaluate
 from rl8.use.play import film
 from rl8.view import movies
 
@@ -139,3 +140,12 @@ def test_an_mp4_refuses_what_a_gif_does(tmp_path):
         movies.mp4([], tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"fps=0 is out of range"):
         movies.mp4([DiscreteDummyEnv(1)], tmp_path / "a.mp4", fps=0)
+
+
+def test_a_film_of_whole_episodes_ends_with_the_longest(monkeypatch):
+    torch.manual_seed(1)
+    policy = Algorithm(Lander, num_envs=2, horizon=4).policy.eval()
+    lengths = evaluate(policy, Lander(3), steps=0, episodes=3, seed=1).lengths
+    assert len(list(film(policy, Lander(3), steps=None, seed=1))) == max(lengths)
+    monkeypatch.setattr("rl8.use.play.LONGEST", 5)
+    assert len(list(film(policy, Lander(3), steps=None, seed=1))) == 6
