@@ -338,7 +338,7 @@ class SquashedNormal(Normal):
     def feature_shapes(cls, action_spec: specs.Spec) -> dict[str, Any]:
         """Return `{"mean": shape, "log_std": shape}`."""
         fits = isinstance(action_spec, (specs.Unbounded, specs.Bounded)) and _is_floating(action_spec)
-        if not fits or not math.isfinite(_log_half_range(action_spec)):
+        if not fits or not math.isfinite(log_half_range(action_spec)):
             accepted = "a Bounded spec with a floating dtype, finite limits and low < high, or an Unbounded one"
             raise _misfit(cls, action_spec, accepted)
         return super().feature_shapes(action_spec)
@@ -361,7 +361,7 @@ class SquashedNormal(Normal):
 
     def _log_slope(self, u: Tensor) -> Tensor:
         """Return `sum log |d to_env(u) / d u|`, `[...]`."""
-        constant = _log_half_range(self.action_spec) + 2 * math.log(2) * self._size
+        constant = log_half_range(self.action_spec) + 2 * math.log(2) * self._size
         return constant - 2 * _sum_last(u + functional.softplus(-2 * u), self._dims)
 
 
@@ -464,7 +464,7 @@ def _default(spec: specs.Spec) -> type[Distribution] | None:
     if isinstance(spec, specs.Composite):
         return CompositeDistribution
     if isinstance(spec, (specs.Unbounded, specs.Bounded)) and _is_floating(spec):
-        squash = isinstance(spec, specs.Bounded) and math.isfinite(_log_half_range(spec))
+        squash = isinstance(spec, specs.Bounded) and math.isfinite(log_half_range(spec))
         return SquashedNormal if squash else Normal
     return None
 
@@ -520,7 +520,7 @@ def _once(spec: specs.Spec, name: str, make: Callable[[], T]) -> T:
     return found
 
 
-def _log_half_range(spec: specs.Spec) -> float:
+def log_half_range(spec: specs.Spec) -> float:
     """Return `sum log((high - low) / 2)`: zero for an Unbounded spec, not finite where it cannot be squashed into."""
     if not isinstance(spec, specs.Bounded):
         return 0.0

@@ -25,6 +25,9 @@ class DeviceSettings:
     Attributes:
         device: `"cpu"`, `"cuda"` or `"cuda:<index>"`.
         graphs: Whether CUDA replays the rollout and each optimizer step as CUDA graphs.
+        kernels: Whether rl8's own Triton kernels compute on CUDA: `"auto"`, where one agrees with the plain path and is
+            faster, both tried at its first use; `"on"`, wherever there is one; or `"off"`. True and False stand for the
+            last two, as YAML reads them so.
         compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time).
         matmul_precision: float32 matrix products: `"highest"`, `"high"` (TF32 on CUDA) or `"medium"`.
         piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
@@ -34,6 +37,7 @@ class DeviceSettings:
 
     device: str = "cpu"
     graphs: bool = True
+    kernels: str | bool = "auto"
     compile: bool = False
     matmul_precision: str = "high"
     piece_size: int | None = None
@@ -47,9 +51,17 @@ class DeviceSettings:
             ValueError: If it is out of range.
         """
         convert_fields(self, "device")
+        if isinstance(self.kernels, bool):
+            object.__setattr__(self, "kernels", "on" if self.kernels else "off")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
             raise ValueError(
                 f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device.device=cpu."
+            )
+        check_choice("device.kernels", self.kernels, ("auto", "on", "off"))
+        if self.kernels == "on" and self.device == "cpu":
+            raise ValueError(
+                "device.kernels=on has no effect with device.device=cpu: the kernels are for CUDA. Accepted there: "
+                "auto, off. Try device=cuda, or device.kernels=auto."
             )
         check_choice("device.matmul_precision", self.matmul_precision, ("highest", "high", "medium"))
         check_range("device.piece_size", self.piece_size, 1, integer=True, optional=True)

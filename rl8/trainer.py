@@ -217,6 +217,8 @@ class Trainer:
                 f"{values[NONFINITE]:.0f} of {algorithm.hparams.num_envs} environments met a number that is not finite "
                 f"before {algorithm.env_steps:,} env steps. Nothing was learned from them, and all are reset now."
             )
+        for note in execution.notes():
+            self._view.message(note)
         _check_finite(values, algorithm.rollout)
         if len(self.history) >= MAX_HISTORY:
             self.history[:] = thinned_out(self.history)

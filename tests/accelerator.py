@@ -102,12 +102,14 @@ class Accelerator(TorchDispatchMode):
 
     Attributes:
         waits: Operations outside of captures for which the host waited.
+        launched: Names of Triton's kernels, replays left out.
         sync_debug_mode: 2 where they raise.
     """
 
     def __init__(self):
         super().__init__()
         self.waits = []
+        self.launched = []
         self.sync_debug_mode = 0
         self.stream = self.default_stream = Stream()
         self.graph = None  # that is being captured
@@ -141,6 +143,7 @@ class Accelerator(TorchDispatchMode):
             for kind in ("fused_kernels", "capturable"):
                 name = f"_get_{kind}_supported_devices"
                 monkeypatch.setattr(module, name, lambda *_args: [DEVICE.type, "cpu"], raising=False)
+        self._take_kernels(monkeypatch)
         enabled = torch.is_autocast_enabled
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: kind != (DEVICE.type,) and enabled(*kind))
 
@@ -150,6 +153,26 @@ class Accelerator(TorchDispatchMode):
                 self.device = DEVICE
 
         monkeypatch.setattr("rl8.execution.kinds.CUDA", Pretended)
+
+    def _take_kernels(self, monkeypatch):
+        """Let kernels that Triton interprets be launched on the device, and be captured."""
+        try:
+            from triton.runtime.interpreter import InterpretedFunction
+        except ImportError:
+            return
+        run = InterpretedFunction.run
+        monkeypatch.setattr("rl8.execution.kernels.choice.REPEATS", 1)  # of times that say nothing
+
+        def launch(kernel, *args, **kwargs):
+            args, kwargs = _mapped((args, kwargs), lambda tensor: getattr(tensor, "numbers", tensor))
+            self.launched.append(kernel.__name__)
+            if self.graph is not None:
+                for memory in _memory([args, kwargs]):
+                    self.overwritten.setdefault(memory.data_ptr(), (memory, memory.clone()))
+                self.graph.kernels.append((run, (kernel, *args), kwargs, []))
+            run(kernel, *args, **kwargs)
+
+        monkeypatch.setattr(InterpretedFunction, "run", launch)
 
     def __enter__(self):
         self.literals = Literals()

@@ -25,6 +25,7 @@ def test_devices(device):
             (DeviceSettings, "device", value, "cpu, cuda, cuda:<index>. Try device.device=cpu")
             for value in ("gpu", "cuda:", "cuda:x", "cpux")
         ],
+        (DeviceSettings, "kernels", "yes", "auto, on, off"),
         (DeviceSettings, "matmul_precision", "low", "highest, high, medium"),
         (DeviceSettings, "num_threads", 10**6, "an integer up to 1,024"),
         (DeviceSettings, "piece_size", 0, "an integer >= 1 or null"),
@@ -68,3 +69,10 @@ def test_values_of_another_kind_are_refused(settings, name, value, accepted):
 
 def test_env_configs_may_be_mappings():
     assert TrainerSettings(env_config={"gravity": 3.7}).env_config == {"gravity": 3.7}
+
+
+def test_kernels_are_on_and_off_as_yaml_reads_it_and_refused_where_there_are_none():
+    assert DeviceSettings("cuda", kernels=True).kernels == "on"
+    assert DeviceSettings(kernels=False).kernels == "off"
+    with pytest.raises(ValueError, match=r"device.kernels=on has no effect with device.device=cpu: .*kernels=auto\.$"):
+        DeviceSettings(kernels="on")

@@ -7,7 +7,8 @@ rate. What can't be captured runs eagerly, and one message says which line is th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from tensordict import TensorDict
@@ -17,13 +18,18 @@ from rl8.env import Env
 from rl8.env.draws import fingerprint
 from rl8.execution.eager import Eager
 from rl8.execution.graphs import CapturedWork, Work
+from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, gradient, split
 from rl8.policy.policy import Policy
 from rl8.rollout.bootstrap import FinalSlots
+from rl8.rollout.collect import collect, store_values
 from rl8.rollout.containers import Tensors, alike, named
 from rl8.rollout.rollout import Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
+
+if TYPE_CHECKING:
+    from rl8.execution.kernels.chosen import Kernels
 
 # Env steps per forward and backward pass: a pass of 16 million would take 100 GB with the default networks.
 PIECE_SIZE: Final = 2**20
@@ -45,6 +51,7 @@ class CUDA(Eager):
         self._stream = torch.cuda.Stream(self.device) if settings.graphs else None  # for captures
         self._works: dict[str, Work] = {}
         self._known: tuple[bool, ...] = (False, False)  # which series the rollout had when last looked at
+        self._kernels: Kernels | None = None
         self._state: Nested | None = None  # where a captured rollout reads and writes the environment's state
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
@@ -54,6 +61,8 @@ class CUDA(Eager):
         if not env.opaque:  # a captured rollout can't ask which episodes were truncated
             slots = -(-rollout.horizon // (env.steps_between_truncations or 1))
             rollout.finals = FinalSlots(rollout.num_envs, slots, self.device)
+        if self.settings.kernels != "off":
+            self._kernels = _kernels(policy, rollout, dtype=self.amp_dtype, timed=self.settings.kernels == "auto")
 
     def work(
         self,
@@ -90,9 +99,21 @@ class CUDA(Eager):
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
-        super().collect(deterministic=deterministic)
+        acting = None if deterministic or self._kernels is None else self._kernels.acting(self._act)
+        collect(
+            self.env,
+            self.policy,
+            self.rollout,
+            deterministic=deterministic,
+            act=acting or self._act,
+            step=self._step,
+            values=None if acting is None else self._store_last_values,
+        )
         self._pin_state()
         self.forget()
+
+    def _store_last_values(self) -> None:
+        store_values(self.policy, self.rollout, done=self.rollout.horizon * self.rollout.num_envs)
 
     def forget(self) -> None:
         """See `Eager.forget`."""
@@ -101,6 +122,21 @@ class CUDA(Eager):
             for name in ("episodes", "advantages", "update"):
                 if name in self._works:
                     self._works[name].invalidate()
+
+    def learn_by(
+        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
+    ) -> None:
+        """See `Eager.learn_by`."""
+        if self._kernels is not None:
+            self._kernels.terms = terms
+
+    def advantages(
+        self, function: Callable[..., Tensor], rewards: Tensor, *, gamma: float, gae_lambda: float
+    ) -> Tensor:
+        """See `Eager.advantages`."""
+        if self._kernels is None:
+            return super().advantages(function, rewards, gamma=gamma, gae_lambda=gae_lambda)
+        return self._kernels.advantages(function, rewards, gamma=gamma, gae_lambda=gae_lambda)
 
     def arranged(self, rows: Rows) -> Rows:
         """See `Eager.arranged`: a graph reads one place, the whole batch or indices that change under it."""
@@ -115,7 +151,11 @@ class CUDA(Eager):
     def backward(self, parameters: Sequence[Tensor], loss: Loss, rows: Rows, *, weight: float) -> Tensor:
         """See `Eager.backward`."""
         (pieces,) = split(rows, piece_size=self.piece_size, threads=1)
-        found = gradient(parameters, loss, lambda total: self.scaler.scale(total * weight), pieces)
+        plain = partial(gradient, parameters, loss, lambda total: self.scaler.scale(total * weight))
+        if self._kernels is None or self.scaler.is_enabled():
+            found = plain(pieces)
+        else:
+            found = self._kernels.gradient(plain, parameters, pieces, weight=weight)
         self._add(parameters, found.tensors)
         return found.losses
 
@@ -131,6 +171,10 @@ class CUDA(Eager):
         for work in self._works.values():
             work.invalidate()
         self._pin_state()
+
+    def notes(self) -> list[str]:
+        """See `Eager.notes`."""
+        return [] if self._kernels is None else self._kernels.notes()
 
     def mark(self) -> Any:
         """See `Eager.mark`."""
@@ -174,6 +218,24 @@ class CUDA(Eager):
         """Return where the environment's tensors lie, its state left out, and numbers that a graph would keep."""
         tensors = self._own_tensors()
         return [(name, tensor.data_ptr()) for name, tensor in named(tensors).items()] + fingerprint(self.env)
+
+
+def _kernels(policy: Policy, rollout: Rollout, *, dtype: torch.dtype | None, timed: bool) -> Kernels | None:
+    """Return the kernels, None where Triton is missing and they may do without.
+
+    Raises:
+        ValueError: If they must act.
+    """
+    try:
+        from rl8.execution.kernels.chosen import Kernels
+    except ImportError as error:
+        if timed:
+            return None
+        raise ValueError(
+            f"device.kernels=on needs Triton, which comes with torch for CUDA on Linux, but here: {error}. Accepted "
+            "without it: auto, off. Try device.kernels=auto."
+        ) from error
+    return Kernels(policy, rollout, dtype=dtype, timed=timed)
 
 
 def _check_device(device: torch.device) -> None:

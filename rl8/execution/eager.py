@@ -22,6 +22,7 @@ from torch import Tensor
 from rl8.env import Env
 from rl8.env.results import check_obs
 from rl8.execution.graphs import Work
+from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, add, gradient, whole
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect
@@ -151,6 +152,31 @@ class Eager:
 
     # ----------------------------------------------------------------------------------------------------- update
 
+    def learn_by(
+        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
+    ) -> None:
+        """Hear what the loss and an optimizer step are, where both are PPO's own; called once.
+
+        Args:
+            optimizer: Takes the step.
+            terms: Coefficients of the loss; a tensor among them may change from update to update.
+            max_grad_norm: Norm to which gradients are clipped, or None.
+            minibatch_size: Env steps per minibatch.
+        """
+
+    def advantages(
+        self, function: Callable[..., Tensor], rewards: Tensor, *, gamma: float, gae_lambda: float
+    ) -> Tensor:
+        """Return the horizon's advantages `[T, N]` by a function of the rollout, or by what gives the same.
+
+        Args:
+            function: Takes the rollout and what follows here.
+            rewards: `[T, N]`, perhaps scaled.
+            gamma: Discount factor.
+            gae_lambda: Trace decay.
+        """
+        return function(self.rollout, rewards, gamma=gamma, gae_lambda=gae_lambda)
+
     def begin_update(self) -> None:
         """Look at the horizon that is about to be learned from."""
 
@@ -196,7 +222,11 @@ class Eager:
         self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["rng"].cpu())  # host sync: generators take their state from there
 
-    # -------------------------------------------------------------------------------------------- time and memory
+    # ---------------------------------------------------------------------------------------------- what is known
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of how it is computed and has not been told; a line each."""
+        return []
 
     def mark(self) -> Any:
         """Return a point in the device's time."""

@@ -37,7 +37,7 @@ def compute(net: MLP, rows: Tensor, layers: Sequence[Any]) -> Tensor | None:
     That is with other activations than `ACTIVATIONS`, and where layers do more than multiply and add.
     """
     activation = ACTIVATIONS.get(net.activation_name)
-    if activation is None or rows.device.type != "cpu" or not _bare(layers) or _transformed():
+    if activation is None or rows.device.type != "cpu" or not bare(layers) or _transformed():
         return None
     return perceptron(rows, _parts(layers), activation, len(net.layers))
 
@@ -74,7 +74,7 @@ def order(policy: Policy, rollout: Rollout, shares: int) -> Tensor | None:
 
 def _activation(net: MLP) -> Activation | None:
     """Return a perceptron's activation, None where it is computed layer by layer."""
-    return ACTIVATIONS.get(net.activation_name) if _bare(net.layers) else None
+    return ACTIVATIONS.get(net.activation_name) if bare(net.layers) else None
 
 
 def _piecewise(net: MLP) -> bool:
@@ -92,7 +92,7 @@ def _parts(layers: Any) -> list[Layer]:
     return [(layer.weight, layer.bias) for layer in layers]
 
 
-def _bare(layers: Any) -> bool:
+def bare(layers: Any) -> bool:
     """Return whether layers do nothing but multiply and add: none was replaced, and nobody listens to one."""
     hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return len(layers) > 0 and all(

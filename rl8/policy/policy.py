@@ -204,12 +204,18 @@ class Policy(nn.Module):
             state: `[B, ...]` recurrent state at the start of each sequence, or None.
             is_last: `[L, B]` bool, steps after which the recurrent state starts anew; None if there are none.
         """
+        return self.judge(*self.outputs(seen, state, is_last), seen, actions)
+
+    def outputs(
+        self, seen: Nested, state: Nested | None = None, is_last: Tensor | None = None
+    ) -> tuple[Mapping[str, Any], Tensor]:
+        """Return features and values `[L, B, ...]` of stored sequences; see `evaluate`."""
         with self.autocast():
             if is_last is None or state is None:
                 features, values, _ = self.model(self._normalize(seen), state)
             else:
                 features, values = self._unroll(self._normalize(seen), state, is_last)
-        return self.judge(features, values.float(), seen, actions)
+        return features, values.float()
 
     def judge(
         self, features: Mapping[str, Any], values: Tensor, seen: Nested, actions: Nested

@@ -20,6 +20,7 @@ from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.env.making import make_env
 from rl8.execution.eager import Eager, as_set
+from rl8.execution.kernels.loss import Terms
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
 from rl8.execution.reached import reached
@@ -163,6 +164,17 @@ class Algorithm:
         self.extra_losses = check_extra_losses(extra_losses or {})
         self._metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
+        if not self.extra_losses:
+            terms = Terms(
+                hparams.clip_param,
+                hparams.vf_clip_param,
+                hparams.dual_clip_param,
+                hparams.vf_coeff,
+                self._entropy_coeff,
+            )
+            execution.learn_by(
+                self.optimizer, terms, max_grad_norm=hparams.max_grad_norm, minibatch_size=hparams.minibatch_size
+            )
 
         def prepared() -> Tensors:
             return reached(rollout=self.rollout, scaler=self.reward_scaler, explained=self._explained_variance)
@@ -274,7 +286,8 @@ class Algorithm:
         if hparams.normalize_rewards:
             counted = None if rollout.weights is None else rollout.weights > 0
             rewards = self.reward_scaler(rewards, rollout.is_last, counted)
-        advantages = advantages_of(rollout, rewards, gamma=hparams.gamma, gae_lambda=hparams.gae_lambda)
+        factors = {"gamma": hparams.gamma, "gae_lambda": hparams.gae_lambda}
+        advantages = self.execution.advantages(advantages_of, rewards, **factors)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
         if rollout.weights is not None:
             rollout.weights.div_(rollout.weights.mean().clamp(min=1e-8))

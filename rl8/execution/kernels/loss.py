@@ -249,6 +249,12 @@ def _flat(head: Discrete, cells: Tensor, mask: Tensor | None) -> Tensor:
     return flat.T if mask is None else flat.T * mask.reshape(len(mask), -1)
 
 
+def cells_of(head: Discrete, device: torch.device) -> Tensor | None:
+    """Return where each feature `[F]` is among elements of equal length; None where their length is equal already."""
+    padding = _padding(head.sizes, device)
+    return None if padding is None else padding.cells
+
+
 class _Padding(NamedTuple):
     columns: Tensor  # [E * max(sizes)] feature of each cell
     empty: Tensor  # [E * max(sizes), 1] whether there is none

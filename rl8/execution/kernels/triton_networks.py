@@ -73,9 +73,13 @@ def tile_for(capability: int, dtype: torch.dtype, *, learns: bool) -> Tile:
     return (LEARNS if learns else ACTS)[dtype]
 
 
-def fits(layers: Layers) -> bool:
-    """Return whether the kernels know a network: two hidden layers, no side longer than 256, in bf16 or TF32."""
-    dtype = layers[0].weight.dtype
+def fits(layers: Layers, dtype: torch.dtype) -> bool:
+    """Return whether the kernels know a network: two hidden layers, no side longer than 256, in bf16 or TF32.
+
+    Args:
+        layers: The network's.
+        dtype: In which it is to be computed.
+    """
     rounded = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     if not rounded and dtype != torch.bfloat16:
         return False

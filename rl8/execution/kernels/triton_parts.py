@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,7 @@ def constants(head: Head, terms: Terms | None, *, masked: bool) -> Constants:
     return Constants(1 if head.log_half_range is None else 2, 1, head.size, False, *clips)
 
 
+@functools.lru_cache(maxsize=64)  # no copy from the host while a graph is captured
 def starts(head: Head, device: torch.device) -> Tensor:
     """Return the first feature of each element of a discrete head, and their number, `[E + 1]` int32."""
     sizes = head.sizes if isinstance(head, Discrete) else (head.size,)

@@ -1,12 +1,15 @@
 import re
 import time
+from functools import partial
 
 import pytest
 import torch
 
-from rl8.execution.kernels.choice import TOLERANCE, choose
+from rl8.execution.kernels import choice as choices
+from rl8.execution.kernels.choice import TOLERANCE
 
 FLOAT32 = TOLERANCE[torch.float32]
+choose = partial(choices.choose, device=torch.device("cpu"))
 
 
 class Clock:
@@ -36,14 +39,14 @@ def clock(monkeypatch):
 def test_a_faster_kernel_with_the_same_results_acts(clock):
     choice = choose(clock.taking(1, pair), clock.taking(2, pair), {"x": torch.ones(3)}, tolerance=FLOAT32)
     assert choice.kernel
-    assert choice.reason == "the kernel acts: 1 ms against 2 ms"
+    assert choice.reason == "the kernel acts, 1 ms against 2 ms"
     assert (choice.kernel_ms, choice.plain_ms) == pytest.approx((1, 2))
 
 
 def test_a_kernel_that_is_not_faster_does_not(clock):
     choice = choose(clock.taking(2, pair), clock.taking(2, pair), {"x": torch.ones(3)}, tolerance=FLOAT32)
     assert not choice.kernel
-    assert choice.reason == "the plain path acts: the kernel takes 2 ms against 2 ms"
+    assert choice.reason == "the plain path acts, the kernel takes 2 ms against 2 ms"
 
 
 def broken(x):
@@ -82,3 +85,30 @@ def test_results_of_nothing_but_zeros_agree(clock):
 def test_what_the_plain_function_raises_is_the_callers():
     with pytest.raises(RuntimeError, match="out of resource"):
         choose(pair, broken, {"x": torch.ones(3)}, tolerance=FLOAT32)
+
+
+def test_a_result_far_shorter_than_the_others_is_rounding(clock):
+    kernel, plain = (clock.taking(ms, lambda x, ms=ms: [x, 1e-9 * ms * x]) for ms in (1, 2))
+    assert choose(kernel, plain, {"x": torch.ones(3)}, tolerance=FLOAT32).kernel
+
+
+def test_rounding_may_tip_few_choices(clock):
+    def chooser(ms, tipped):
+        return clock.taking(ms, lambda x: torch.arange(len(x)).lt(tipped).long())
+
+    for tipped, acts in ((1, True), (5, False)):
+        choice = choose(chooser(1, tipped), chooser(2, 0), {"x": torch.ones(100)}, tolerance=0.02)
+        assert choice.kernel == acts
+    assert choice.reason == "the plain path acts, 5.0% of result 0 differ"
+
+
+def test_random_numbers_are_the_same_and_none_is_taken(clock):
+    before = torch.get_rng_state()
+    drawing = [clock.taking(ms, torch.rand_like) for ms in (1, 2)]
+    assert choose(*drawing, {"x": torch.ones(3)}, tolerance=FLOAT32).kernel
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_kernel_that_must_act_is_not_timed(clock):
+    choice = choose(clock.taking(9, pair), clock.taking(2, pair), {"x": torch.ones(3)}, tolerance=FLOAT32, timed=False)
+    assert (choice.kernel, choice.reason) == (True, "the kernel acts")
