@@ -656,6 +656,7 @@ class Trainer:
             seqs_per_state_reset=hparams.seqs_per_state_reset,
             episodes=self.algorithm.env.has_ends,
             max_episode_steps=self.settings.eval_horizon or MAX_EPISODE_STEPS,
+            work=self.algorithm.execution.work,
         )
 
     def _start_tracker(self, stop: Condition, resumed: Saved | None) -> Tracker | None:

@@ -102,6 +102,7 @@ class Accelerator(TorchDispatchMode):
 
     Attributes:
         waits: Operations outside of captures for which the host waited.
+        operations: Those that the host launched one by one, outside of captures and replays.
         launched: Names of Triton's kernels, replays left out.
         sync_debug_mode: 2 where they raise.
     """
@@ -110,6 +111,7 @@ class Accelerator(TorchDispatchMode):
         super().__init__()
         self.waits = []
         self.launched = []
+        self.operations = []
         self.sync_debug_mode = 0
         self.stream = self.default_stream = Stream()
         self.graph = None  # that is being captured
@@ -245,10 +247,14 @@ class Accelerator(TorchDispatchMode):
 
     def _compute(self, func, args, kwargs):
         """Return the result on the CPU, written down if a graph is being captured."""
-        if self.graph is None:
-            return func(*args, **kwargs)
         names, writes = _signature(func)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if self.graph is None:
+            result = func(*args, **kwargs)
+            old = {memory.data_ptr() for memory in _memory(given)}
+            if writes or any(memory.data_ptr() not in old for memory in _memory(result)):  # else it is a view
+                self.operations.append(str(func))
+            return result
         for memory in _memory([given.get(name) for name in writes]):
             if memory.data_ptr() not in self.overwritten:
                 self.overwritten[memory.data_ptr()] = memory, memory.clone()

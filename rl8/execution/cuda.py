@@ -6,6 +6,7 @@ rate. What can't be captured runs eagerly, and one message says which line is th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -16,14 +17,16 @@ from torch import Tensor
 
 from rl8.env import Env
 from rl8.env.draws import fingerprint
-from rl8.execution.eager import Eager
+from rl8.execution.eager import ADVANTAGES, EPISODES, RESET, RESUME, REWARDS, ROLLOUT, UPDATE, Eager
 from rl8.execution.graphs import CapturedWork, Work
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, gradient, split
+from rl8.execution.weights import cast_once
 from rl8.policy.policy import Policy
 from rl8.rollout.bootstrap import FinalSlots
 from rl8.rollout.collect import collect, store_values
 from rl8.rollout.containers import Tensors, alike, named
+from rl8.rollout.evaluation import EVALUATION
 from rl8.rollout.rollout import Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 # Env steps per forward and backward pass: a pass of 16 million would take 100 GB with the default networks.
 PIECE_SIZE: Final = 2**20
+
+# Work that reads or writes the environment, or what only environments that step on their own leave to the host.
+OF_ENV: Final = (RESET, RESUME, ROLLOUT, REWARDS, EVALUATION)
 
 
 class CUDA(Eager):
@@ -52,6 +58,7 @@ class CUDA(Eager):
         self._works: dict[str, Work] = {}
         self._known: tuple[bool, ...] = (False, False)  # which series the rollout had when last looked at
         self._kernels: Kernels | None = None
+        self._memory_mb, self._memory_due = 0.0, 0.0  # s
         self._state: Nested | None = None  # where a captured rollout reads and writes the environment's state
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
@@ -76,13 +83,19 @@ class CUDA(Eager):
         live = optimizer is None or (
             all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups) and not self.scaler.is_enabled()
         )
-        alone = name == "rollout" and self.env.opaque  # its steps are taken elsewhere: nothing of them is recorded
-        captured = self._stream is not None and live and not alone
+        captured = self._stream is not None and live and self._recordable(name)
         work = Work(function)
         if captured and self._stream is not None:
             work = CapturedWork(function, name, tensors, self._stream, pool=self._pool)
         self._works[name] = work
         return work
+
+    def _recordable(self, name: str) -> bool:
+        """Return whether a graph records all that a piece of work does."""
+        if self.env.opaque and name in OF_ENV:  # steps are taken elsewhere
+            return False
+        # A number that a reset draws beside the state would be frozen.
+        return name not in (RESET, EVALUATION) or not any(isinstance(value, str) for _, value in fingerprint(self.env))
 
     def reset(self, config: dict[str, Any] | None, *, random_ages: bool = False) -> Nested:
         """See `Eager.reset`."""
@@ -93,22 +106,24 @@ class CUDA(Eager):
             if made is not tensor and alike(made, tensor):
                 setattr(self.env, name, tensor.copy_(made))
         if self._addresses() != before:
-            self._works["rollout"].invalidate()
+            self._works[ROLLOUT].invalidate()
+            self._works[RESET].invalidate()
         self._pin_state()
         return obs
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
         acting = None if deterministic or self._kernels is None else self._kernels.acting(self._act)
-        collect(
-            self.env,
-            self.policy,
-            self.rollout,
-            deterministic=deterministic,
-            act=acting or self._act,
-            step=self._step,
-            values=None if acting is None else self._store_last_values,
-        )
+        with cast_once(self.policy.model, self.amp_dtype):
+            collect(
+                self.env,
+                self.policy,
+                self.rollout,
+                deterministic=deterministic,
+                act=acting or self._act,
+                step=self._step,
+                values=None if acting is None else self._store_last_values,
+            )
         self._pin_state()
         self.forget()
 
@@ -119,7 +134,7 @@ class CUDA(Eager):
         """See `Eager.forget`."""
         known, self._known = self._known, self._series()
         if known != self._known:  # the first end of an episode: there is more to read
-            for name in ("episodes", "advantages", "update"):
+            for name in (EPISODES, ADVANTAGES, UPDATE, REWARDS):
                 if name in self._works:
                     self._works[name].invalidate()
 
@@ -187,8 +202,11 @@ class CUDA(Eager):
         return float(begin.elapsed_time(end))
 
     def memory_mb(self) -> float:
-        """See `Eager.memory_mb`."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**20
+        """See `Eager.memory_mb`; at most a second old, as torch gathers a hundred figures for this one."""
+        if time.perf_counter() >= self._memory_due:
+            self._memory_mb = torch.cuda.max_memory_allocated(self.device) / 2**20
+            self._memory_due = time.perf_counter() + 1.0
+        return self._memory_mb
 
     def _pin_state(self) -> None:
         """Keep the environment's state where a captured graph reads it."""
@@ -196,7 +214,8 @@ class CUDA(Eager):
             return
         if self._state is None or not alike(self._state, self.env.state):
             self._state = self.env.state.clone()
-            self._works["rollout"].invalidate()
+            self._works[ROLLOUT].invalidate()
+            self._works[RESET].invalidate()
         else:
             state: Any = self.env.state
             self._state.copy_(state)

@@ -24,14 +24,21 @@ from rl8.env.results import check_obs
 from rl8.execution.graphs import Work
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, add, gradient, whole
+from rl8.execution.reports import Report
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect
 from rl8.rollout.containers import Tensors
+from rl8.rollout.metrics import Metrics
 from rl8.rollout.rollout import Rollout
 from rl8.settings import DeviceSettings
 from rl8.specs import Nested
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# The pieces of work that an algorithm has, as messages name them.
+RESET, RESUME, ROLLOUT, REWARDS = "reset", "rollout's first row", "rollout", "rewards' metrics"
+EPISODES, ADVANTAGES, UPDATE = "episodes", "advantages", "update"
+STEP, LEARNED = "optimizer step", "update's metrics"
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -132,6 +139,10 @@ class Eager:
             optimizer: The optimizer that steps in it, if one does.
         """
         return Work(function)
+
+    def report(self, function: Callable[..., Metrics], name: str) -> Report:
+        """Return a function of the same numbers by name, perhaps replayed; see `Report`."""
+        return Report(function, name, self.work)
 
     # ---------------------------------------------------------------------------------------------------- collect
 

@@ -68,6 +68,7 @@ class CapturedWork(Work):
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
         self.refused = False
+        self._valid = True  # whether nothing has moved while it was captured
         self._arguments: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> None:
@@ -85,8 +86,10 @@ class CapturedWork(Work):
             self.calls += 1
             self._work_aside()
         else:
+            self._valid = True
             try:
-                self.graph = self._checked_graph()
+                graph = self._checked_graph()
+                self.graph = graph if self._valid else None
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # if it is not the capture's, the work raises it once more
@@ -102,7 +105,7 @@ class CapturedWork(Work):
 
     def invalidate(self) -> None:
         """Forget the graph; the next calls warm up and capture anew."""
-        self.graph, self.calls = None, 0
+        self.graph, self.calls, self._valid = None, 0, False
 
     def _take(self, arguments: tuple[Any, ...]) -> None:
         """Write the arguments to where a graph reads them."""

@@ -19,7 +19,19 @@ from rl8.data import BOOTSTRAP_FINAL_OBS
 from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.env.making import make_env
-from rl8.execution.eager import Eager, as_set
+from rl8.execution.eager import (
+    ADVANTAGES,
+    EPISODES,
+    LEARNED,
+    RESET,
+    RESUME,
+    REWARDS,
+    ROLLOUT,
+    STEP,
+    UPDATE,
+    Eager,
+    as_set,
+)
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
@@ -183,15 +195,21 @@ class Algorithm:
             parts = {"optimizer": self.optimizer, "scaler": execution.scaler, "metrics": self._metrics}
             return reached(policy=self.policy, **parts)
 
-        self._collect = execution.work(
-            execution.collect, "rollout", lambda: reached(rollout=self.rollout, env=self.env)
-        )
+        def collected() -> Tensors:
+            counted = {} if self.episodes is None else {"episodes": self.episodes}
+            return reached(rollout=self.rollout, env=self.env, scaler=self.reward_scaler, **counted)
+
+        self._restart = execution.work(self._start, RESET, collected)
+        self._resume = execution.work(self.rollout.resume, RESUME, collected)
+        self._collect = execution.work(execution.collect, ROLLOUT, collected)
         if self.episodes is not None:
             counted = partial(self.episodes.add, self.rollout)
-            self._count = execution.work(counted, "episodes", lambda: reached(episodes=self.episodes))
-        self._prepare = execution.work(self._compute_advantages, "advantages", prepared)
-        self._learn = execution.work(self._learn_minibatch, "update", learned, self.optimizer)
-        self._apply = execution.work(self._step_optimizer, "optimizer step", learned, self.optimizer)
+            self._count = execution.work(counted, EPISODES, lambda: reached(episodes=self.episodes))
+        self._prepare = execution.work(self._compute_advantages, ADVANTAGES, prepared)
+        self._learn = execution.work(self._learn_minibatch, UPDATE, learned, self.optimizer)
+        self._apply = execution.work(self._step_optimizer, STEP, learned, self.optimizer)
+        self._rewards = execution.report(self._reward_metrics, REWARDS)
+        self._learned = execution.report(self._update_metrics, LEARNED)
 
     # ------------------------------------------------------------------------------------------------- collect
 
@@ -209,14 +227,14 @@ class Algorithm:
             device, NaN where nothing is known yet.
         """
         if self._reset_due():
-            self.rollout.start(self.execution.reset(env_config, random_ages=self.hparams.random_initial_ages))
-            if self.episodes is not None:
-                self.episodes.begin(random_ages=self.hparams.random_initial_ages)
-            self.reward_scaler.reset()
+            if env_config:
+                self._start(env_config)
+            else:
+                self._restart()
             self.resets += 1
             self._known_resets = self.env.resets
         else:
-            self.rollout.resume()
+            self._resume()
         if deterministic:
             self.execution.collect(deterministic=True)
         else:
@@ -227,11 +245,20 @@ class Algorithm:
         if self.skips_nonfinite:
             self._nonfinite.copy_(leave_out_nonfinite(self.rollout))
             self.execution.forget()
-        metrics = reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
         if self.episodes is not None:
             self._count()
-            metrics |= self.episodes.metrics()
-        return metrics
+        return self._rewards(*self.rollout.env_metrics.sums)
+
+    def _start(self, env_config: dict[str, Any] | None = None) -> None:
+        """Begin a horizon with a reset."""
+        self.rollout.start(self.execution.reset(env_config, random_ages=self.hparams.random_initial_ages))
+        if self.episodes is not None:
+            self.episodes.begin(random_ages=self.hparams.random_initial_ages)
+        self.reward_scaler.reset()
+
+    def _reward_metrics(self, *_names: str) -> Metrics:
+        metrics = reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
+        return metrics if self.episodes is None else metrics | self.episodes.metrics()
 
     def reset_next(self) -> None:
         """Let the next horizon begin with a reset of the environment, whether one is due or not."""
@@ -266,16 +293,22 @@ class Algorithm:
         self._entropy_coeff.fill_(self.entropy(self.env_steps))
         self._metrics.totals.zero_()
         self.execution.begin_update()
-        metrics = self._metrics.means(self._passes())
+        minibatches = self._passes()
         self._update_normalizers()
         self.iterations += 1
-        if self.skips_nonfinite:
-            metrics["monitors/nonfinite_envs"] = self._nonfinite.clone()
-        metrics["monitors/explained_variance"] = self._explained_variance.clone()
-        metrics["coefficients/entropy"] = self._entropy_coeff.clone()
-        metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
         lr = self.optimizer.param_groups[0]["lr"]
-        metrics["coefficients/lr"] = lr.clone() if isinstance(lr, Tensor) else torch.full_like(self._entropy_coeff, lr)
+        return self._learned(minibatches, None if isinstance(lr, Tensor) else lr)
+
+    def _update_metrics(self, minibatches: int, lr: float | None) -> Metrics:
+        """Return what an update reports; a learning rate that is a tensor is read from the optimizer."""
+        metrics = self._metrics.means(minibatches)
+        if self.skips_nonfinite:
+            metrics["monitors/nonfinite_envs"] = self._nonfinite
+        metrics["monitors/explained_variance"] = self._explained_variance
+        metrics["coefficients/entropy"] = self._entropy_coeff
+        metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
+        live = self.optimizer.param_groups[0]["lr"]
+        metrics["coefficients/lr"] = live if lr is None else torch.full_like(self._entropy_coeff, lr)
         return metrics
 
     @torch.no_grad()

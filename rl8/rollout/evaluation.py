@@ -18,6 +18,7 @@ from rl8.env.making import make_env
 from rl8.policy.policy import Policy
 from rl8.rng import forked
 from rl8.rollout.collect import collect
+from rl8.rollout.containers import Tensors, named
 from rl8.rollout.env_metrics import EnvMetrics
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Rollout
@@ -28,6 +29,8 @@ MAX_FRAMES: Final = 120
 MAX_EPISODE_STEPS: Final = 27_000
 # Steps of all environments before the host asks whether an episode goes on.
 STEPS_AT_ONCE: Final = 32
+
+EVALUATION: Final = "evaluation"  # its name as a piece of work
 
 
 class Evaluator:
@@ -46,6 +49,8 @@ class Evaluator:
         episodes: Whether each environment plays one whole episode instead, so that short ones count no more than long
             ones. `horizon` then is only what the environment is told.
         max_episode_steps: Most steps of such an episode; what has not ended by then counts with what it has.
+        work: Makes a function replayable, as `Eager.work` of the execution that the policy computes by; whole episodes
+            ask the host when they have ended.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Evaluator:
         seqs_per_state_reset: int = -1,
         episodes: bool = False,
         max_episode_steps: int = MAX_EPISODE_STEPS,
+        work: Callable[..., Callable[..., None]] | None = None,
     ) -> None:
         num_envs = min(num_envs, getattr(env_cls, "max_num_envs", None) or num_envs)
         self.policy, self.episodes, self.max_episode_steps = policy, episodes, max_episode_steps
@@ -67,6 +73,10 @@ class Evaluator:
         num_envs = self.env.num_envs  # shared environments are as many as there are
         steps = -(-STEPS_AT_ONCE // seq_len) * seq_len if episodes else horizon
         self.rollout = Rollout(policy, num_envs, steps, seq_len=seq_len, seqs_per_state_reset=seqs_per_state_reset)
+        self._replayed: Any = None
+        if work is not None and not episodes:
+            self._replayed = work(self._act_from_reset, EVALUATION, self._filled)
+        self._config: dict[str, Any] | None = None  # what the environment was last given
 
     def check(self, config: dict[str, Any] | None) -> None:
         """Reset once, so that settings that the environment refuses are found before they are needed."""
@@ -84,7 +94,11 @@ class Evaluator:
         if self.episodes:
             with _undisturbed(self.policy):
                 return self._first_episodes(config, deterministic, lambda played: bool(played.going.any())).metrics()
-        self._play(config, deterministic, None)
+        if self._replayed is None or not (config is None or _same(config, self._config)):
+            self._play(config, deterministic, None)
+        else:
+            with _undisturbed(self.policy):
+                self._replayed(deterministic)
         return reward_metrics(rollout.rewards, rollout.weights) | rollout.env_metrics.means()
 
     def film(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> list[NDArray[np.uint8]]:
@@ -118,9 +132,26 @@ class Evaluator:
         return frames
 
     def _play(self, config: dict[str, Any] | None, deterministic: bool, on_step: Callable[[int], None] | None) -> None:
+        if config is not None:
+            self._config = copy.deepcopy(config)
+            if self._replayed is not None:  # it would read what the environment had before
+                self._replayed.invalidate()
         with _undisturbed(self.policy):
-            self.rollout.start(self.env.reset(config=copy.deepcopy(config)))
-            collect(self.env, self.policy, self.rollout, deterministic=deterministic, learns=False, on_step=on_step)
+            self._act_from_reset(deterministic, config, on_step)
+
+    def _act_from_reset(
+        self,
+        deterministic: bool,
+        config: dict[str, Any] | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.rollout.start(self.env.reset(config=copy.deepcopy(config)))
+        collect(self.env, self.policy, self.rollout, deterministic=deterministic, learns=False, on_step=on_step)
+
+    def _filled(self) -> Tensors:
+        """Return what an evaluation fills, by name."""
+        rollout = self.rollout
+        return named({"obs": rollout.obs, "rewards": rollout.rewards, "env": rollout.env_metrics.sums})
 
     def _first_episodes(
         self,
@@ -211,3 +242,11 @@ def _undisturbed(policy: Policy) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether settings are equal; those that can't say so are not."""
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError):  # tensors, arrays
+        return False

@@ -7,12 +7,15 @@ import torch
 from accelerator import DEVICE
 from comparing import snapshot, weights
 from envs import Endless, Episodes, Machine, MaskedBandit, Steering, Syncing, Terminating
+from torch import nn
+from torch.nn import functional
 
 from rl8 import Algorithm, DeviceSettings, RecurrentAlgorithm, Trainer
 from rl8.env import CartPole, CueRecall, Lander, MountainCar, Pendulum
 from rl8.execution.cuda import CUDA
 from rl8.execution.graphs import CapturedWork, Work
-from rl8.models import GRUModel, TransformerModel
+from rl8.models import GRUModel, Model, Output, TransformerModel
+from rl8.rollout.evaluation import Evaluator
 
 SMALL = {"num_envs": 6, "horizon": 8, "model_config": {"hiddens": [16]}}
 SHORT = {"num_envs": 6, "horizon": 4, "num_sgd_iters": 2, "model_config": {"hiddens": [16]}}
@@ -384,11 +387,111 @@ def test_an_environment_that_waits_falls_back_with_the_line(device):
 @pytest.mark.parametrize("env_cls", [CartPole, Lander])
 def test_the_host_waits_once_an_iteration(env_cls, device, store_dir):
     trainer = Trainer(env_cls, device="cuda", **SHORT)
-    for _ in range(4):
+    for _ in range(5):
         device.waits.clear()
         trainer.step()
     assert device.waits == ["aten._to_copy.default"]  # the metrics
     assert trainer.eval()["eval/returns/mean"] < 0
+
+
+@pytest.mark.parametrize("every", [1, -1])
+def test_the_host_launches_little_between_replays(every, device):
+    algorithm = Algorithm(CartPole, device="cuda", horizons_per_env_reset=every, **SHORT)
+    iterate(algorithm, 5)
+    begin = algorithm._restart if every == 1 else algorithm._resume
+    works = (begin, algorithm._rewards._work, algorithm._learned._work)
+    assert all(work.graph is not None for work in works)
+    kept = algorithm.collect() | algorithm.step()
+    before = {name: value.item() for name, value in kept.items()}
+    device.operations.clear()
+    algorithm.collect()
+    algorithm.step()
+    assert sorted(device.operations) == [
+        *["aten.clone.default"] * (2 + SHORT["num_sgd_iters"]),  # metrics, and the divergence before each pass
+        "aten.fill_.Scalar",  # entropy's weight
+        "aten.zero_.default",  # sums of the update
+    ]
+    assert {name: value.item() for name, value in kept.items()} == before  # a replay did not write over them
+
+
+@pytest.mark.usefixtures("device")
+def test_a_reset_that_draws_a_number_is_not_captured():
+    class Numbered(Endless):
+        def reset(self, *, config=None):
+            obs = super().reset(config=config)
+            self.drift = [float(torch.rand(()))]
+            return obs
+
+    algorithm = Algorithm(Numbered, device="cuda", **SMALL)
+    assert type(algorithm._restart) is Work
+    seen = set()
+    for _ in range(5):
+        iterate(algorithm, 1)
+        seen.add(algorithm.env.drift[0])
+    assert len(seen) == 5
+
+
+def test_memory_is_read_once_a_second(device, monkeypatch):
+    algorithm, reads, now = Algorithm(Endless, device="cuda", **SMALL), [], [10.0]
+    monkeypatch.setattr("rl8.execution.cuda.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: reads.append(1) or 2**20 * len(reads))
+    for seconds, expected in ((0.0, 1), (0.9, 1), (0.2, 2)):
+        now[0] += seconds
+        assert algorithm.execution.memory_mb() == expected
+
+
+def test_an_evaluation_is_replayed(device):
+    algorithm = Algorithm(Endless, device="cuda", **SHORT)
+    iterate(algorithm, 1)
+    options = {"num_envs": 4, "horizon": 5, "seq_len": 1, "seqs_per_state_reset": -1}
+    eager = Evaluator(Endless, algorithm.policy, **options)
+    replayed = Evaluator(Endless, algorithm.policy, **options, work=algorithm.execution.work)
+
+    def run(evaluator, config=None):
+        return {name: value.item() for name, value in evaluator.run(config=config, deterministic=False).items()}
+
+    for call in range(1, 6):
+        torch.manual_seed(call)  # other episodes
+        assert run(eager) == pytest.approx(run(replayed), rel=1e-5)
+        assert (replayed._replayed.graph is not None) == (call > CapturedWork.warm_up_calls)
+        iterate(algorithm, 1)  # other weights
+    device.operations.clear()
+    run(replayed)
+    assert len(device.operations) < 20  # its metrics
+    for config in ({"noise": 2.0}, {"noise": 2.0}, {"noise": 0.5}):
+        assert run(eager, config) == pytest.approx(run(replayed, config), rel=1e-5)
+        assert replayed._replayed.graph is None
+    for _ in range(4):
+        assert run(eager, config) == pytest.approx(run(replayed, config), rel=1e-5)
+    assert replayed._replayed.graph is not None
+
+
+@pytest.mark.usefixtures("device")
+def test_weights_are_cast_once_a_horizon(monkeypatch):
+    class Watching(Model):
+        def __init__(self, observation_spec, action_spec):
+            super().__init__(observation_spec, action_spec)
+            self.linear = nn.Linear(observation_spec.shape[0], 3)
+            self.used = []
+
+        def forward(self, obs, state=None):
+            self.used.append(self.linear.weight)
+            out = functional.linear(obs.to(self.linear.weight.dtype), self.linear.weight).float()
+            return Output({"logits": out}, out[..., 0])
+
+    monkeypatch.setattr(CUDA, "autocast", lambda _: nullcontext())
+    settings = DeviceSettings("cuda", graphs=False, kernels="off")
+    algorithm = Algorithm(Endless, model_cls=Watching, device=settings, enable_amp=True, num_envs=6, horizon=8)
+    model = algorithm.policy.model
+    weight, before = model.linear.weight, len(model.used)
+    algorithm.collect()
+    used = model.used[before:]
+    assert len(used) == 9
+    assert len({id(tensor) for tensor in used}) == 1
+    assert used[0].dtype == torch.bfloat16
+    assert model.linear.weight is weight
+    algorithm.step()
+    assert model.used[-1].dtype == torch.float32
 
 
 @pytest.mark.usefixtures("device")

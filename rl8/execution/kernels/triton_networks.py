@@ -58,18 +58,21 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-# Found by compiling: shared memory that each architecture has, and no spilled registers but where
-# experiments/kernels/results.md says so.
+# Found by compiling: shared memory that each architecture has, and no spilled registers; see
+# experiments/kernels/results.md.
 LEARNS = {torch.bfloat16: Tile(64, 64, 8, 2), torch.float32: Tile(32, 32, 4, 2)}
 LEARNS_ON_HOPPER = Tile(128, 64, 8, 2)  # in bf16: products take their first operand from registers there
 # Fewer rows than in the update come at a time: enough programs for all processors.
 ACTS = {torch.bfloat16: Tile(64, 32, 8, 2), torch.float32: Tile(32, 32, 4, 2)}
+ACTS_ON_AMPERE = Tile(64, 16, 8, 2)  # in bf16: one piece more would spill
 
 
 def tile_for(capability: int, dtype: torch.dtype, *, learns: bool) -> Tile:
     """Return the tile for an architecture, e.g. 90, and the dtype of the weights."""
     if learns and capability == 90 and dtype == torch.bfloat16:
         return LEARNS_ON_HOPPER
+    if not learns and capability < 90 and dtype == torch.bfloat16:
+        return ACTS_ON_AMPERE
     return (LEARNS if learns else ACTS)[dtype]
 
 
