@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+PART ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
@@ -57,8 +58,8 @@ bench: $(RUN_READY)  ## measure speed and memory beside other libraries: 35 minu
 wheels: $(RUN_READY)  ## gather in .wheels what bench-gpu needs on a machine that reaches no registry
 	$(BIN)/python -m experiments.throughput.wheels
 
-bench-gpu:  ## the same on a GPU, with its tests, in nine minutes: PYTHON needs torch, no set-up is done
-	$(PYTHON) -m experiments.throughput.gpu $(ARGS)
+bench-gpu:  ## the same on a GPU, PART=a and then PART=b, five minutes each: PYTHON needs torch, no set-up is done
+	$(PYTHON) -m experiments.throughput.gpu $(PART) $(ARGS)
 
 clean:  ## remove .venv, caches and whatever was built; runs stay
 	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,8 @@ from .programs import Line, speed
 
 Study = Mapping[str, Any]
 
+GRIDS = ("grid", "speeds", "more")  # parts that measure points
+
 
 def result(study: Study, part: str) -> Any:
     """Return a part's result, or None if it has not been run."""
@@ -18,7 +20,12 @@ def result(study: Study, part: str) -> Any:
 
 def point_lines(study: Study) -> list[Line]:
     """Return the lines of all points that were measured."""
-    return [line for line in (result(study, "grid") or {}).get("lines", []) if line["timings"]]
+    return [line for part in GRIDS for line in (result(study, part) or {}).get("lines", []) if line["timings"]]
+
+
+def skipped_points(study: Study) -> list[dict[str, str]]:
+    """Return the points that were not measured, with the reason."""
+    return [one for part in GRIDS for one in (result(study, part) or {}).get("skipped", [])]
 
 
 def chosen(lines: Iterable[Line], **fixed: Any) -> list[Line]:

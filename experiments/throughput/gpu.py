@@ -1,12 +1,16 @@
-"""Everything that needs a GPU, in under nine minutes and one folder: `make bench-gpu`, or
+"""Everything that needs a GPU, in two parts of under five minutes each: `make bench-gpu PART=a`, then `PART=b`, or
 
-    python3 -m experiments.throughput.gpu --out results
+    python3 -m experiments.throughput.gpu a --out results
+    python3 -m experiments.throughput.gpu b --out results
+
+Part a: versions, a smoke test, profiles, both precisions from small to memory's end, kernels off and on, the tests
+that need CUDA, small measurements. Part b: the other programs, CartPole from the command to solved, compilation, more
+points.
 
 Works on a bare machine with Python 3.12, torch and what `make wheels` has gathered into `.wheels/`, which is unpacked
-into a temporary folder and found from there; nothing is installed. In the order of what is wanted most: the tests that
-need CUDA, the peaks, the comparison with the other programs, the points of the study, a profile, CartPole from the
-command to solved. Each part has a share of the time; what does not fit is left out and named. Every part's result is
-written before the next one begins.
+into a temporary folder and found from there; nothing is installed. Each step is a process with a time limit, and its
+results are written as they come, so that one that crashes or hangs takes nothing else with it. `table.md` is what goes
+into the README and the study.
 """
 
 from __future__ import annotations
@@ -15,34 +19,36 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import compare, plan, report
+from . import figures
 from .bench import RESULTS, Clock, Results
-from .programs import CUDA_PROGRAMS, PROGRAMS, ROOT, Line, ProgramError, check, parse, run, speed
+from .programs import ROOT, ProgramError
 
 WHEELS = ROOT / ".wheels"
-SIZES = (compare.Size(8192, 32, 2.0), compare.Size(65536, 32, 3.0))
-TINY_SIZES = (compare.Size(16, 8, 0.1),)
-# Minibatches of more rows than this are computed in pieces of that many: their activations would not fit.
-WHOLE_ROWS, PIECE_ROWS = 2**22, 2**20
-# The first two calls run eagerly, the third is captured and checked, the fourth is the first replay.
-WARMUP = 4
+# Steps of each part in the order of what is wanted most, with the most seconds that each may take. Their sum leaves
+# some of five minutes for starting processes.
+PARTS: Mapping[str, Mapping[str, float]] = {
+    "a": {"versions": 10, "smoke": 40, "profile": 50, "speeds": 60, "kernels": 40, "tests": 50, "peaks": 30},
+    "b": {"compare": 150, "solve": 45, "compile": 45, "more": 45},
+}
+PART_S = 290.0
+TINY_S = 200.0  # of a step where only its working counts
 
 
 class Place:
     """Where programs find what they import.
 
     Args:
-        folder: Where the wheels are unpacked; must stay as long as programs run.
+        folder: Where the wheels are unpacked, unless they are there; must stay as long as programs run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,6 +61,7 @@ class Place:
         for wheels in sorted(path for path in WHEELS.glob("*") if path.is_dir() and self.bare):
             paths = [self._unpack(wheels.name, wheels), *own]
             self.peers[wheels.name] = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+        self.peers["jax"]["JAX_COMPILATION_CACHE_DIR"] = str(folder / "jax")
 
     @property
     def pythons(self) -> dict[str, str] | None:
@@ -63,256 +70,158 @@ class Place:
 
     def _unpack(self, name: str, wheels: Path) -> Path:
         target = self.folder / name
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-index",
-            "--no-deps",
-        ]
-        flags = ["--no-compile", "--no-cache-dir", "--target", str(target)]
-        subprocess.run([*pip, *flags, *map(str, sorted(wheels.glob("*.whl")))], check=True)
+        if not target.exists():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+            flags = ["--no-deps", "--no-compile", "--no-cache-dir", "--target", str(target)]
+            subprocess.run([*pip, *flags, *map(str, sorted(wheels.glob("*.whl")))], check=True)
         return target
 
 
-def stream(
-    command: Sequence[str], seconds: float, env: Mapping[str, str], cwd: Path = ROOT, *, errors: Path | None = None
-) -> tuple[str, int | None]:
-    """Run a command for at most `seconds`; return what it printed and its exit code, None if it was stopped.
+def lines_of(
+    command: Sequence[str], seconds: float, env: Mapping[str, str], *, cwd: Path = ROOT, errors: Path | None = None
+) -> Iterator[str]:
+    """Yield what a command prints, line by line as it comes; after so many seconds it and its children are killed.
 
     Args:
         command: The command.
-        seconds: After this time it is stopped.
+        seconds: Its time.
         env: Environment variables, besides this process's.
         cwd: Its working directory.
-        errors: File for standard error; together with the output if there is none.
+        errors: File for standard error; among the lines if there is none.
+
+    Raises:
+        ProgramError: At the end, if it failed or was killed.
     """
-    with tempfile.TemporaryFile("w+") as output:
-        sink = open(errors, "w") if errors else subprocess.STDOUT  # noqa: PTH123, SIM115
-        process = subprocess.Popen(list(command), stdout=output, stderr=sink, cwd=cwd, env={**os.environ, **env})
-        timer = threading.Timer(max(seconds, 1.0), process.kill)
-        timer.start()
-        code: int | None = process.wait()
-        if not timer.is_alive():
-            code = None
-        timer.cancel()
-        if not isinstance(sink, int):
-            sink.close()
-        output.seek(0)
-        return output.read(), code
-
-
-# -------------------------------------------------------------------------------------------------------------- parts
-
-
-def tests(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Run the tests marked `cuda`; their output goes to `tests.txt`."""
-    marked = sorted(str(path) for path in (ROOT / "tests").rglob("test_*.py") if "mark.cuda" in path.read_text())
-    if not marked:
-        return {"files": 0, "summary": "no test is marked cuda"}
-    # Warnings of other versions' imports are no failure here; what rl8 itself warns of still is.
-    relaxed = [
-        word for kind in ("DeprecationWarning", "FutureWarning", "ImportWarning") for word in ("-W", f"default::{kind}")
-    ]
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-ra", "-p", "no:cacheprovider", *relaxed, *marked]
-    text, code = stream(command, seconds, place.own)
-    (args.out / "tests.txt").write_text(text)
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing printed")
-    return {"files": len(marked), "exit_code": code, "summary": last if code is not None else f"stopped: {last}"}
-
-
-def peaks(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Measure what the device can do at best."""
-    command = [sys.executable, "-m", "experiments.throughput.peaks", "--device", args.device]
-    return run([*command, "--seconds", str(0.01 if args.tiny else 0.7)], timeout_s=seconds, env=place.own)[-1]
-
-
-def comparison(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Run the programs side by side on the device."""
-    end = time.perf_counter() + seconds
-    # Pieces are for a CPU's caches; short iterations are timed ten at a time.
-    options = {name: PROGRAMS[name].options if name != "jax" else () for name in CUDA_PROGRAMS}
-    options |= {name: (*options[name], "--block", "10") for name in ("rl8", "rl8-bf16", "jax")}
-    setting = compare.Setting(
-        options=options,
-        common=("--device", args.device, "--warmup", str(WARMUP)),
-        pythons=place.pythons,
-        envs=place.peers if place.bare else {"rl8": place.own},
-        timeout_s=60.0,
-    )
-    return compare.compare(
-        TINY_SIZES if args.tiny else SIZES,
-        setting,
-        rounds=1 if args.tiny else 3,
-        names=CUDA_PROGRAMS,
-        left_s=lambda: end - time.perf_counter(),
-        say=args.say,
-    )
-
-
-def point_options(point: plan.Point, *, counted: bool) -> dict[str, Any]:
-    """Return the options of a point for a line of the file that `rl8_ppo.py --points` reads."""
-    rows = point.transitions // point.minibatches
-    return {
-        **asdict(point),
-        "piece_size": PIECE_ROWS if rows > WHOLE_ROWS else 0,
-        "block": 10 if point.transitions <= 2**21 else 1,
-        "count": counted,
-    }
-
-
-def grid(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Measure the points of the study, one process per environment and model: peak memory can be reset on CUDA."""
-    lines: list[Line] = []
-    skipped: list[dict[str, str]] = []
-    kinds = (("cartpole", "mlp"), ("pendulum", "mlp"), ("cartpole", "lstm"), ("dummy", "mlp"))
-    shares = (0.5, 0.2, 0.2, 0.1)
-    end, saved = time.perf_counter() + seconds, 0.0
-    for (env, model), share in zip(kinds, shares, strict=True):
-        points = [plan.Point(env, model, 16, 8, 32)] if args.tiny else plan.cuda_points(env, model)
-        allowed = min(share * seconds + saved, end - time.perf_counter())
-        begin = time.perf_counter()
-        found, error = run_points(place, points, args, allowed)
-        saved = max(allowed - (time.perf_counter() - begin), 0.0)
-        lines += [line for line in found if line["timings"]]
-        measured = {key(line): line for line in found}
-        for point in points:
-            line = measured.get(key(asdict(point)))
-            if line is None or not line["timings"]:
-                reason = error if line is None else line.get("skipped", "gave no timing")
-                skipped.append({"point": str(point), "reason": reason})
-        args.say(f"{env} {model}: {len(found)} of {len(points)} points")
-    return {"lines": lines, "skipped": skipped}
-
-
-def key(options: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what identifies a point among lines and points."""
-    return tuple(options[name] for name in plan.Point.__dataclass_fields__)
-
-
-def run_points(
-    place: Place, points: Sequence[plan.Point], args: argparse.Namespace, seconds: float
-) -> tuple[list[Line], str]:
-    """Return the lines of the points that were measured in time, and why the others were not."""
-    listed, errors = place.folder / "points.jsonl", place.folder / "errors.txt"
-    counted = {
-        point
-        for point in points
-        if point.num_envs in (8192, 65536) and point.horizon == 32 and point.width in (128, 256)
-    }
-    listed.write_text("".join(json.dumps(point_options(p, counted=p in counted)) + "\n" for p in points))
-    options = [
-        "--points",
-        str(listed),
-        "--device",
-        args.device,
-        "--warmup",
-        str(WARMUP),
-        "--seconds",
-        "0.5",
-        "--iterations",
-        "3",
-    ]
-    text, code = stream([sys.executable, str(PROGRAMS["rl8"].script), *options], seconds, place.own, errors=errors)
-    found = parse(text)
-    for line in found:
-        check(line)
-    last = " / ".join(errors.read_text().strip().splitlines()[-3:])[-400:]
-    return found, "no time was left" if code is None else f"failed: {last}"
-
-
-def profile(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Write torch's profile of an iteration at the default size, in float32 and in bf16, to `profile.txt`."""
-    text = ""
-    size = ("--num-envs", "16", "--horizon", "8") if args.tiny else ("--num-envs", "65536")
-    for name, amp in (("float32", ()), ("bf16", ("--amp",))):
-        file = place.folder / "profile.txt"
-        options = [
-            *size,
-            *amp,
-            "--device",
-            args.device,
-            "--warmup",
-            str(WARMUP),
-            "--seconds",
-            "0.2",
-            "--profile",
-            str(file),
-        ]
-        line = run([sys.executable, str(PROGRAMS["rl8"].script), *options], timeout_s=seconds / 2, env=place.own)[-1]
-        text += (
-            f"{name}, {line['num_envs']} x {line['horizon']}: {speed(line):,.0f} transitions/s\n\n{file.read_text()}\n"
+    with tempfile.TemporaryFile("w+") as kept:
+        sink = subprocess.STDOUT if errors is None else kept
+        process = subprocess.Popen(
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **env},
+            start_new_session=True,
         )
-    (args.out / "profile.txt").write_text(text)
-    return {"file": "profile.txt"}
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(max(seconds, 1.0), kill)
+        timer.start()
+        assert process.stdout is not None
+        try:
+            yield from process.stdout
+            code = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            process.stdout.close()
+        kept.seek(0)
+        said = kept.read()
+        if errors is not None:
+            errors.write_text(said)
+    if late.is_set():
+        raise ProgramError(f"stopped after {seconds:.0f} s")
+    if code:
+        raise ProgramError(f"exit code {code}: {' / '.join(said.strip().splitlines()[-3:])[-400:]}")
 
 
-def solve(place: Place, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Train CartPole from the command line until it is solved; the time includes imports and the store's creation."""
-    stop = ["stop=env_steps", "goal.env_steps=1000"] if args.tiny else ["stop=target"]
-    command = [
-        sys.executable,
-        "-m",
-        "rl8",
-        f"device={args.device}",
-        *stop,
-        "trainer.view=plain",
-        "trainer.render=false",
-    ]
-    runs = []
-    folder = place.folder / "solve"
-    folder.mkdir()
-    for _ in range(1 if args.tiny else 2):  # the second finds store and caches
-        begin = time.perf_counter()
-        text, code = stream(command, seconds / 2, place.own, folder)
-        runs.append({"seconds": time.perf_counter() - begin, "exit_code": code, "end": text.splitlines()[-8:]})
-    return {"command": " ".join(["python", *command[1:]]), "runs": runs}
+def write(file: Path, content: Any) -> None:
+    """Write JSON as a whole: whoever reads the file later finds the last that was complete."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(file)
 
 
-Part = Callable[[Place, argparse.Namespace, float], dict[str, Any]]
-# Name, what it does, and the most seconds that it may take.
-PARTS: tuple[tuple[str, Part, float], ...] = (
-    ("tests", tests, 110.0),
-    ("peaks", peaks, 25.0),
-    ("compare", comparison, 150.0),
-    ("grid", grid, 150.0),
-    ("profile", profile, 40.0),
-    ("solve", solve, 50.0),
-)
+def in_process(name: str, args: argparse.Namespace, place: Place, seconds: float) -> dict[str, Any]:
+    """Run a step in a process of its own; return the last result that it wrote, with `"ended"` if that was not well.
+
+    Raises:
+        ProgramError: If it wrote none.
+    """
+    out = args.out / f"{name}.json"
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "experiments.throughput.gpu", "--step", name, "--out", str(args.out)]
+    command += ["--device", args.device, "--seconds", str(seconds), "--unpacked", str(place.folder)]
+    failed = ""
+    try:
+        for line in lines_of([*command, *(["--tiny"] if args.tiny else [])], seconds + 5.0, {}):
+            args.say(f"{name}: {line.rstrip()}")
+    except ProgramError as error:
+        failed = str(error)
+    if not out.exists():
+        raise ProgramError(failed or "wrote no result")
+    found: dict[str, Any] = json.loads(out.read_text())
+    return {**found, "ended": failed} if failed else found
+
+
+def step(args: argparse.Namespace) -> None:
+    """Do one step in this process, and write its result whenever there is more of it."""
+    from . import gpu_steps
+
+    args.say = lambda text: print(text, flush=True)
+    place = Place(args.unpacked)
+    for found in gpu_steps.STEPS[args.step](place, args, args.seconds):
+        write(args.out / f"{args.step}.json", found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all parts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the steps of some parts."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     today = RESULTS / f"gpu-{time.strftime('%Y-%m-%d')}"
-    parser.add_argument("--out", type=Path, default=os.environ.get("OUT") or today, help="folder for the results")
-    parser.add_argument("--only", nargs="+", choices=[name for name, _, _ in PARTS], help="parts to run")
-    parser.add_argument("--minutes", type=float, default=8.7, help="time for everything")
-    parser.add_argument("--device", default="cuda", help="cpu only shows that the parts work")
-    parser.add_argument("--tiny", action="store_true", help="sizes that say nothing, to see that it works")
-    args = parser.parse_args(argv)
+    made.add_argument("parts", nargs="*", default=list(PARTS), help="a, b or both; both by default")
+    made.add_argument("--out", type=Path, default=os.environ.get("OUT") or today, help="folder for the results")
+    made.add_argument("--only", nargs="+", help="steps to run")
+    made.add_argument("--device", default="cuda", help="cpu only shows that the steps work")
+    made.add_argument("--tiny", action="store_true", help="sizes that say nothing, to see that it works")
+    made.add_argument("--step", help=argparse.SUPPRESS)
+    made.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
+    made.add_argument("--unpacked", type=Path, help=argparse.SUPPRESS)
+    args = made.parse_args(argv)
     args.out = Path(args.out).resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    clock = Clock(args.minutes)
-    args.say = clock.say
+    if args.step:
+        step(args)
+        return
+    for part in args.parts:
+        if part not in PARTS:
+            made.error(f"part {part!r} is unknown. Accepted: {', '.join(PARTS)}. Try PART=a.")
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
-        clock.say(f"packages: {'unpacked from .wheels' if place.bare else 'those that are installed'}")
-        results = Results(args.out / f"throughput-{args.device}.json", args.device)
-        for name, part, most in PARTS:
-            if args.only and name not in args.only:
-                continue
-            seconds = min(most, clock.left() - 10.0)
-            if seconds < 5.0:
-                clock.say(f"{name}: left out, no time")
-                continue
-            results.run(name, lambda part=part, seconds=seconds: part(place, args, seconds), clock.say)
-            clock.say(f"{name}: done")
-    for file in (results.path, *report.write(results.study, args.out)):
-        clock.say(f"written: {file}")
+        for part in args.parts:
+            run(part, args, Path(folder))
+
+
+def run(part: str, args: argparse.Namespace, folder: Path) -> None:
+    """Run the steps of a part, and write page, pictures and table."""
+    clock = Clock(PART_S / 60)
+    args.say = clock.say
+    place = Place(folder)
+    clock.say(f"part {part}; packages: {'unpacked from .wheels' if place.bare else 'those that are installed'}")
+    results = Results(args.out / f"throughput-{args.device}.json", args.device)
+    for name, most in PARTS[part].items():
+        if args.only and name not in args.only:
+            continue
+        seconds = TINY_S if args.tiny else min(most, clock.left() - 5.0)
+        if seconds < 5.0:
+            clock.say(f"{name}: left out, no time")
+            continue
+        results.run(name, lambda name=name, seconds=seconds: in_process(name, args, place, seconds), clock.say)
+        ended = figures.result(results.study, name)
+        if ended and "ended" in ended:
+            clock.say(f"{name}: {ended['ended']}; what it had measured is kept")
+    try:
+        from . import gpu_table, report
+
+        (args.out / "table.md").write_text(gpu_table.table(results.study))
+        for file in (results.path, args.out / "table.md", *report.write(results.study, args.out)):
+            clock.say(f"written: {file}")
+    except Exception as error:  # the figures are there, and the page can be made elsewhere
+        clock.say(f"no page: {type(error).__name__}: {error}. Make it with python -m experiments.throughput.report.")
 
 
 if __name__ == "__main__":

@@ -160,22 +160,3 @@ def cpu_points() -> list[Point]:
     few = [point for point in others() if point.num_envs in (256, 1024, 8192)]
     rest = sorted([*grid(), *others()], key=lambda point: point.flops)
     return list(dict.fromkeys([Point(), default, *small, *scaling(), *few, *rest]))
-
-
-def cuda_points(env: str, model: str) -> list[Point]:
-    """Return the points of the study on CUDA for one environment and model, in the order in which they are measured."""
-    base = Point(env=env, model=model, width=LSTM_WIDTH if model == "lstm" else 256)
-    default = replace(base, num_envs=8192)
-    variants = []
-    if (env, model) == ("cartpole", "mlp"):
-        # On a GPU the knees are at larger batches.
-        large = replace(default, num_envs=65536)
-        variants = [
-            replace(point, amp=amp, compile=compiled)
-            for point in (default, large)
-            for amp, compiled in ((True, False), (False, True), (True, True))
-        ]
-        variants += [replace(large, width=width) for width in WIDTHS]
-        variants += [replace(large, minibatches=minibatches) for minibatches in MINIBATCHES]
-    whole = sorted(grid(env, model), key=lambda point: point.flops)
-    return list(dict.fromkeys([default, base, *variants, *whole]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import compare, overhead, pictures
 from .bounds import bounds, fused_bytes, iteration_flops, layered_bytes, work_of
-from .figures import Study, amount, chosen, point_lines, result, shares
+from .figures import Study, amount, chosen, point_lines, result, shares, skipped_points
 from .programs import PROGRAMS, Line, phases, speed
 
 BOUND_NAMES = {
@@ -165,7 +165,7 @@ def grid_section(study: Study) -> list[str]:
         head = ("environments", *(f"T = {horizon}" for horizon in horizons))
         out += ["CartPole, transitions/s of the whole iteration:", "", *table(head, rows)]
     out += ["All points; counts are per iteration:", "", *points_table(lines, result(study, "peaks"))]
-    skipped = result(study, "grid").get("skipped", [])
+    skipped = skipped_points(study)
     if skipped:
         out += ["Left out:", "", *(f"- {one['point']}: {one['reason']}" for one in skipped), ""]
     return out

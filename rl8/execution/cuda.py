@@ -92,7 +92,7 @@ class CUDA(Eager):
 
     def _recordable(self, name: str) -> bool:
         """Return whether a graph records all that a piece of work does."""
-        if self.env.opaque and name in OF_ENV:  # steps are taken elsewhere
+        if name in OF_ENV and self.env.opaque:  # steps are taken elsewhere
             return False
         # A number that a reset draws beside the state would be frozen.
         return name not in (RESET, EVALUATION) or not any(isinstance(value, str) for _, value in fingerprint(self.env))

@@ -1,6 +1,5 @@
 """The throughput study: its arithmetic by hand, its drivers at tiny sizes, its page from made-up results."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -27,7 +26,6 @@ try:
         bounds,
         compare,
         figures,
-        gpu,
         overhead,
         peaks,
         plan,
@@ -336,8 +334,6 @@ def test_points_are_measured_once_and_the_base_first():
         assert any((point.num_envs, point.horizon) == size for point in points)
     assert {point.env for point in points} == set(bounds.ENVS)
     assert any(point.model == "lstm" for point in points)
-    assert any(point.amp and point.compile for point in plan.cuda_points("cartpole", "mlp"))
-    assert not any(point.amp for point in plan.cuda_points("pendulum", "mlp"))
 
 
 def test_dear_points_are_left_out_with_a_reason():
@@ -375,13 +371,6 @@ def test_counting_is_part_of_a_point():
     limits = plan.Limits(flops_per_s=1e11, memory_mb=4000.0, start_s=5.0)
     large = plan.Point(num_envs=65536)
     assert plan.point_s(large, limits) == pytest.approx(5.0 + (1 + plan.COUNTING) * plan.iteration_s(large, limits))
-
-
-def test_large_minibatches_are_cut_on_a_gpu():
-    assert gpu.point_options(plan.Point(num_envs=1048576), counted=True)["piece_size"] == gpu.PIECE_ROWS
-    assert gpu.point_options(plan.Point(num_envs=8192), counted=False) | {"count": False, "piece_size": 0} == {
-        **vars(plan.Point(num_envs=8192)), "block": 10, "count": False, "piece_size": 0
-    }  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- logging, start-up
@@ -507,24 +496,6 @@ def test_bench_compares_a_few_programs_later_in_training(tmp_path):
     found = figures.result(json.loads((tmp_path / "throughput-cpu.json").read_text()), "later")
     assert found["sizes"] == ["16 x 8, after 2 iterations"]
     assert [(line["program"], line["warmup"]) for line in found["lines"]] == [("rl8", 2)]
-
-
-def test_points_of_a_file_are_measured_in_one_process(tmp_path):
-    place = gpu.Place(tmp_path)
-    points = [
-        plan.Point(num_envs=4, horizon=4, width=8),
-        plan.Point(num_envs=4, horizon=4, width=8, minibatches=3),  # does not divide the batch
-        plan.Point(num_envs=4, horizon=4, width=8, model="lstm"),
-    ]
-    found, error = gpu.run_points(place, points, argparse.Namespace(device="cpu"), 60.0)
-    assert [(one["model"], len(one["timings"]) > 0) for one in found] == [("mlp", True), ("lstm", True)]
-    assert "sgd_minibatch_size=5 does not divide" in error
-
-
-def test_a_command_is_stopped_after_its_time():
-    code = "import threading; print('begun', flush=True); threading.Event().wait()"
-    assert gpu.stream([sys.executable, "-c", code], 1.0, {}) == ("begun\n", None)
-    assert gpu.stream([sys.executable, "-c", "raise SystemExit(3)"], 60.0, {}) == ("", 3)
 
 
 # -------------------------------------------------------------------------------------------------------------- wheels

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--piece-size", type=int, default=0, help="rows per forward and backward pass; 0: rl8's choice"
     )
     options.add_argument("--compile", action="store_true", help="device.compile=true")
+    options.add_argument("--kernels", default="auto", help="device.kernels")
     options.add_argument("--eager", action="store_true", help="device.graphs=false")
     options.add_argument("--count", action="store_true", help="count operations or kernels in one more iteration")
     options.add_argument("--profile", default="", help="write torch's profile of one more iteration to this file")
@@ -52,6 +53,7 @@ def build(args: argparse.Namespace) -> Algorithm:
     settings = DeviceSettings(
         device=args.device,
         graphs=not args.eager,
+        kernels=args.kernels,
         compile=args.compile,
         piece_size=args.piece_size or None,
         num_threads=args.threads or None,
@@ -86,7 +88,10 @@ def play_check(device: str) -> float:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return timings, memory and counts of one point."""
     cuda = args.device.startswith("cuda")
-    base, begin = contract.memory_mb(), time.perf_counter()
+    if args.profile:  # before anything is captured: else a graph's kernels may be missing
+        write_profile(Path(args.profile), contract.nothing, cuda)
+    base = torch.cuda.memory_allocated() / 2**20 if cuda else contract.memory_mb()
+    begin = time.perf_counter()
     algorithm = build(args)
     setup = time.perf_counter() - begin
     metrics: dict[str, Any] = {}
@@ -103,15 +108,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows = contract.timed(args, collect, update, torch.cuda.synchronize if cuda else contract.nothing)
     found = {
         "rows": rows,
-        "base_mb": 0.0 if cuda else base,
+        "base_mb": base,
         "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else contract.memory_mb(),
         "setup_s": setup,
         "piece": algorithm.execution.piece_size,
+        "notes": algorithm.execution.notes(),
     }
     if args.count:
         found["counts"] = {"collect": count(collect, cuda), "update": count(update, cuda)}
     if args.profile:
-        write_profile(Path(args.profile), lambda: (collect(), update()), cuda)
+        found["busy_s"], found["by_time"] = write_profile(Path(args.profile), lambda: (collect(), update()), cuda)
     return found
 
 
@@ -119,8 +125,12 @@ def count(work: Callable[[], object], cuda: bool) -> dict[str, float]:
     return counts.cuda_events(work) if cuda else dict(counts.operations(work))
 
 
-def write_profile(path: Path, work: Callable[[], object], cuda: bool) -> None:
-    """Write the operations of one iteration, the most expensive first."""
+def write_profile(path: Path, work: Callable[[], object], cuda: bool) -> tuple[float, list[Any]]:
+    """Write the operations of one iteration, the most expensive first.
+
+    Returns:
+        Seconds of all of them, and name, microseconds and calls of the first: of kernels on CUDA.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
@@ -128,8 +138,13 @@ def write_profile(path: Path, work: Callable[[], object], cuda: bool) -> None:
         work()
         if cuda:
             torch.cuda.synchronize()
+    found = profiler.key_averages()
     order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-    path.write_text(profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=70))
+    path.write_text(found.table(sort_by=order, row_limit=40, max_name_column_width=70))
+    name = "self_device_time_total" if cuda else "self_cpu_time_total"
+    rows = [(event.key, getattr(event, name), event.count) for event in found]
+    times = sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
+    return sum(time for _, time, _ in times) / 1e6, times[:20]
 
 
 def report(args: argparse.Namespace) -> None:
@@ -154,6 +169,7 @@ def report(args: argparse.Namespace) -> None:
         )
     gc.collect()
     if args.device.startswith("cuda"):
+        torch._C._cuda_clearCublasWorkspaces()  # else they count as the next point's
         torch.cuda.empty_cache()
 
 
