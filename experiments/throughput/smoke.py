@@ -36,10 +36,10 @@ def main() -> int:
         for _ in range(ITERATIONS):
             metrics = to_host(algorithm.collect() | algorithm.step())
         works = {
-            "reset": algorithm._restart,
-            "rollout": algorithm._collect,
-            "advantages": algorithm._prepare,
-            "update": algorithm._learn,
+            "reset": algorithm.works.restart,
+            "rollout": algorithm.works.collect,
+            "advantages": algorithm.works.prepare,
+            "update": algorithm.works.learn,
         }
         replayed = [name for name, work in works.items() if isinstance(work, CapturedWork) and work.graph is not None]
         name = "bf16" if amp else "float32"

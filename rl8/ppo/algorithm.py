@@ -7,43 +7,28 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rl8.checks import check_range, unknown
 from rl8.data import BOOTSTRAP_FINAL_OBS
 from rl8.distributions import Distribution
 from rl8.env import Env
 from rl8.env.making import make_env
-from rl8.execution.eager import (
-    ADVANTAGES,
-    EPISODES,
-    LEARNED,
-    RESET,
-    RESUME,
-    REWARDS,
-    ROLLOUT,
-    STEP,
-    UPDATE,
-    Eager,
-    as_set,
-)
-from rl8.execution.kernels.loss import Terms
+from rl8.execution.eager import Eager, as_set
 from rl8.execution.kinds import execution_for
 from rl8.execution.pieces import Rows
-from rl8.execution.reached import reached
 from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo.advantages import advantages_of, std_mean
-from rl8.ppo.hyperparameters import CHANGEABLE, Hyperparameters
+from rl8.ppo.changes import change
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
-from rl8.ppo.optim import build_optimizer, clip_gradient, load_optimizer, set_learning_rate
+from rl8.ppo.optim import build_optimizer, clip_gradient, load_optimizer, rate_of, set_learning_rate
 from rl8.ppo.options import (
     check_kind,
     check_options,
@@ -55,8 +40,7 @@ from rl8.ppo.options import (
 )
 from rl8.ppo.resume import as_built, check_optimizer, check_sizes, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
-from rl8.ppo.schedules import Schedule
-from rl8.rollout.containers import Tensors
+from rl8.ppo.works import Works
 from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.nonfinite import leave_out_nonfinite
@@ -95,6 +79,7 @@ class Algorithm:
         env_steps: Env steps collected so far.
         iterations: Calls of `step` so far.
         resets: Resets of the environment so far.
+        metrics: Of the last update.
         execution: How all of it is computed.
         skips_nonfinite: Whether environments and minibatches with numbers that are infinite or NaN are left out.
 
@@ -168,48 +153,12 @@ class Algorithm:
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._known_resets = 0  # of opaque environments: evaluation may share them
+        self._since = 0  # env steps before the last horizon: where schedules are read
         self._buffered = self._reset_wanted = False
-        # Device tensors at one address: nothing is fetched, and a captured graph sees what they become.
-        self._entropy_coeff = torch.zeros((), device=self.device)
-        self._explained_variance = torch.zeros((), device=self.device)
-        self._nonfinite = torch.zeros((), device=self.device)  # environments left out of the present horizon
         self.extra_losses = check_extra_losses(extra_losses or {})
-        self._metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
+        self.metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
-        if not self.extra_losses:
-            terms = Terms(
-                hparams.clip_param,
-                hparams.vf_clip_param,
-                hparams.dual_clip_param,
-                hparams.vf_coeff,
-                self._entropy_coeff,
-            )
-            execution.learn_by(
-                self.optimizer, terms, max_grad_norm=hparams.max_grad_norm, minibatch_size=hparams.minibatch_size
-            )
-
-        def prepared() -> Tensors:
-            return reached(rollout=self.rollout, scaler=self.reward_scaler, explained=self._explained_variance)
-
-        def learned() -> Tensors:
-            parts = {"optimizer": self.optimizer, "scaler": execution.scaler, "metrics": self._metrics}
-            return reached(policy=self.policy, **parts)
-
-        def collected() -> Tensors:
-            counted = {} if self.episodes is None else {"episodes": self.episodes}
-            return reached(rollout=self.rollout, env=self.env, scaler=self.reward_scaler, **counted)
-
-        self._restart = execution.work(self._start, RESET, collected)
-        self._resume = execution.work(self.rollout.resume, RESUME, collected)
-        self._collect = execution.work(execution.collect, ROLLOUT, collected)
-        if self.episodes is not None:
-            counted = partial(self.episodes.add, self.rollout)
-            self._count = execution.work(counted, EPISODES, lambda: reached(episodes=self.episodes))
-        self._prepare = execution.work(self._compute_advantages, ADVANTAGES, prepared)
-        self._learn = execution.work(self._learn_minibatch, UPDATE, learned, self.optimizer)
-        self._apply = execution.work(self._step_optimizer, STEP, learned, self.optimizer)
-        self._rewards = execution.report(self._reward_metrics, REWARDS)
-        self._learned = execution.report(self._update_metrics, LEARNED)
+        self.works = Works(self)
 
     # ------------------------------------------------------------------------------------------------- collect
 
@@ -228,35 +177,37 @@ class Algorithm:
         """
         if self._reset_due():
             if env_config:
-                self._start(env_config)
+                self.start(env_config)
             else:
-                self._restart()
+                self.works.restart()
             self.resets += 1
             self._known_resets = self.env.resets
         else:
-            self._resume()
+            self.works.resume()
         if deterministic:
             self.execution.collect(deterministic=True)
         else:
-            self._collect()
+            self.works.collect()
         self.horizons += 1
+        self._since = self.env_steps
         self.env_steps += self.rollout.env_steps()
         self._buffered = True
         if self.skips_nonfinite:
-            self._nonfinite.copy_(leave_out_nonfinite(self.rollout))
+            self.metrics.nonfinite_envs.copy_(leave_out_nonfinite(self.rollout))
             self.execution.forget()
         if self.episodes is not None:
-            self._count()
-        return self._rewards(*self.rollout.env_metrics.sums)
+            self.works.count()
+        return self.works.rewards(*self.rollout.env_metrics.sums)
 
-    def _start(self, env_config: dict[str, Any] | None = None) -> None:
+    def start(self, env_config: dict[str, Any] | None = None) -> None:
         """Begin a horizon with a reset."""
         self.rollout.start(self.execution.reset(env_config, random_ages=self.hparams.random_initial_ages))
         if self.episodes is not None:
             self.episodes.begin(random_ages=self.hparams.random_initial_ages)
         self.reward_scaler.reset()
 
-    def _reward_metrics(self, *_names: str) -> Metrics:
+    def reward_metrics(self) -> Metrics:
+        """Return metrics of the last horizon; see `collect`."""
         metrics = reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
         return metrics if self.episodes is None else metrics | self.episodes.metrics()
 
@@ -287,32 +238,19 @@ class Algorithm:
         if not self._buffered:
             raise RuntimeError("There is nothing to learn from. Call collect() before each step().")
         self._buffered = False
-        self._prepare()
+        self.works.prepare()
         if self.hparams.lr_schedule:
-            set_learning_rate(self.optimizer, self.lr(self.env_steps))
-        self._entropy_coeff.fill_(self.entropy(self.env_steps))
-        self._metrics.totals.zero_()
+            set_learning_rate(self.optimizer, self.lr(self._since))
+        self.metrics.entropy_coeff.fill_(self.entropy(self._since))
+        self.metrics.totals.zero_()
         self.execution.begin_update()
         minibatches = self._passes()
         self._update_normalizers()
         self.iterations += 1
-        lr = self.optimizer.param_groups[0]["lr"]
-        return self._learned(minibatches, None if isinstance(lr, Tensor) else lr)
-
-    def _update_metrics(self, minibatches: int, lr: float | None) -> Metrics:
-        """Return what an update reports; a learning rate that is a tensor is read from the optimizer."""
-        metrics = self._metrics.means(minibatches)
-        if self.skips_nonfinite:
-            metrics["monitors/nonfinite_envs"] = self._nonfinite
-        metrics["monitors/explained_variance"] = self._explained_variance
-        metrics["coefficients/entropy"] = self._entropy_coeff
-        metrics["coefficients/vf"] = torch.full_like(self._entropy_coeff, self.hparams.vf_coeff)
-        live = self.optimizer.param_groups[0]["lr"]
-        metrics["coefficients/lr"] = live if lr is None else torch.full_like(self._entropy_coeff, lr)
-        return metrics
+        return self.works.learned(minibatches, rate_of(self.optimizer), self.hparams.vf_coeff, self.skips_nonfinite)
 
     @torch.no_grad()
-    def _compute_advantages(self) -> None:
+    def compute_advantages(self) -> None:
         """Scale rewards, compute advantages and returns, and which share of the returns' variance values explain."""
         hparams, rollout = self.hparams, self.rollout
         rewards = rollout.rewards
@@ -326,7 +264,7 @@ class Algorithm:
             rollout.weights.div_(rollout.weights.mean().clamp(min=1e-8))
         variance = std_mean(rollout.returns, rollout.weights)[0].square().clamp(min=1e-8)
         std, mean = std_mean(advantages, rollout.weights)
-        self._explained_variance.copy_(1 - std.square() / variance)
+        self.metrics.explained_variance.copy_(1 - std.square() / variance)
         if hparams.normalize_advantages:
             # Over the whole batch, not each minibatch: accumulated gradients then equal one batch's.
             advantages = (advantages - mean) / (std + 1e-8)
@@ -336,15 +274,15 @@ class Algorithm:
         """Go over the data `num_sgd_iters` times; return the number of minibatches used."""
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
-            before = self._metrics.totals[KL_DIV].clone()
+            before = self.metrics.totals[KL_DIV].clone()
             for rows in self.rollout.minibatches(hparams.num_minibatches, shuffle=hparams.shuffle_minibatches):
-                self._learn(self.execution.arranged(rows))
+                self.works.learn(self.execution.arranged(rows))
                 updates += 1
-                if not hparams.accumulate_grads and self._too_far(self._metrics.minibatch[KL_DIV]):
+                if not hparams.accumulate_grads and self._too_far(self.metrics.minibatch[KL_DIV]):
                     return updates
             if hparams.accumulate_grads:
-                self._apply()
-                if self._too_far((self._metrics.totals[KL_DIV] - before) / hparams.num_minibatches):
+                self.works.apply()
+                if self._too_far((self.metrics.totals[KL_DIV] - before) / hparams.num_minibatches):
                     return updates
         return updates
 
@@ -352,7 +290,7 @@ class Algorithm:
         target = self.hparams.target_kl_div
         return target is not None and float(kl_div) > target  # host sync: decides whether the next minibatch runs
 
-    def _learn_minibatch(self, rows: Rows) -> None:
+    def learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
         hparams, execution = self.hparams, self.execution
         weight = 1.0
@@ -362,9 +300,9 @@ class Algorithm:
             execution.zero_grad(self.optimizer)
         losses = execution.backward(self.parameters, self._loss_at, rows, weight=weight)
         with execution.apart(rows):
-            self._metrics.add(losses)
+            self.metrics.add(losses)
             if not hparams.accumulate_grads:
-                self._step_optimizer()
+                self.step_optimizer()
 
     def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> Sequence[Tensor]:
         """Return the loss of the sequences at some places, whose features and values may be known already."""
@@ -390,11 +328,11 @@ class Algorithm:
             vf_clip_param=hparams.vf_clip_param,
             dual_clip_param=hparams.dual_clip_param,
             vf_coeff=hparams.vf_coeff,
-            entropy_coeff=self._entropy_coeff,
+            entropy_coeff=self.metrics.entropy_coeff,
             weights=batch.weights,
         )
 
-    def _step_optimizer(self) -> None:
+    def step_optimizer(self) -> None:
         """Clip the gradient and take an optimizer step.
 
         With data in several processes, gradients are averaged here, before anything looks at them. With a member axis,
@@ -404,7 +342,7 @@ class Algorithm:
         scaler.unscale_(self.optimizer)
         norm = clip_gradient(self.parameters, self.hparams.max_grad_norm, skip_nonfinite=self.skips_nonfinite)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.
-        self._metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
+        self.metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
         scaler.step(self.optimizer)
         scaler.update()
         if self.hparams.accumulate_grads:
@@ -420,33 +358,8 @@ class Algorithm:
             self.policy.update_normalizers(obs if weights is None else obs[weights.flatten() > 0])
 
     def change(self, *, lr: float | None = None, **coefficients: Any) -> None:
-        """Give numbers that act on their own other values from now on, in place of their schedules.
-
-        On CUDA graphs are captured anew for a changed number, but for `lr` and `entropy_coeff`, which are live.
-
-        Args:
-            lr: Learning rate, > 0.
-            **coefficients: Those of `CHANGEABLE`, as in `Hyperparameters`.
-
-        Raises:
-            TypeError: If there is no such number, or a value is none.
-            ValueError: If a value is out of range.
-        """
-        for name in coefficients:
-            if name not in CHANGEABLE:
-                raise TypeError(unknown("number that can be changed", name, ["lr", *CHANGEABLE]))
-        if lr is not None:
-            check_range("lr", lr, 0, low_open=True, hint="lr=1e-3")
-            self.lr = Schedule(lr, None, "step", name="algo.lr_schedule")
-            set_learning_rate(self.optimizer, lr)
-        if "entropy_coeff" in coefficients:
-            coefficients["entropy_coeff_schedule"] = None
-        self.hparams = replace(self.hparams, **coefficients)
-        self.entropy = entropy_coeff(self.hparams)
-        self.reward_scaler.gamma = self.hparams.gamma
-        if set(coefficients) - {"entropy_coeff", "entropy_coeff_schedule"}:
-            for work in (self._prepare, self._learn, self._apply):
-                work.invalidate()
+        """Give numbers other values from now on, in place of their schedules; see `rl8.ppo.changes.change`."""
+        change(self, lr=lr, **coefficients)
 
     # --------------------------------------------------------------------------------------------------- resume
 

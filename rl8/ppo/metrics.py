@@ -31,12 +31,18 @@ class UpdateMetrics:
         names: `UPDATE_METRICS`, then `losses/<name>` of further losses, K in all.
         totals: `[K]` sums of them.
         minibatch: `[K]` those of the last minibatch alone.
+        explained_variance: 0-d share of the returns' variance that values explained.
+        entropy_coeff: 0-d weight of the entropy, which the loss reads.
+        nonfinite_envs: 0-d count of environments left out of the horizon.
     """
 
     def __init__(self, device: torch.device, extra: Sequence[str] = ()) -> None:
         self.names = (*UPDATE_METRICS, *(f"losses/{name}" for name in extra))
         self.totals = torch.zeros(len(self.names), device=device)
         self.minibatch = torch.zeros_like(self.totals)
+        self.explained_variance = torch.zeros((), device=device)
+        self.entropy_coeff = torch.zeros((), device=device)
+        self.nonfinite_envs = torch.zeros((), device=device)
 
     def add(self, losses: Tensor) -> None:
         """Add the parts `[K - 1]` of a minibatch's loss: those of `PPOLoss`, then the further losses."""
@@ -53,3 +59,21 @@ class UpdateMetrics:
         """Return means over so many minibatches, 0-d each."""
         means = self.totals / minibatches
         return {name: means[index] for index, name in enumerate(self.names)}
+
+    def report(self, minibatches: int, lr: Tensor | float, vf_coeff: float, skips_nonfinite: bool) -> Metrics:
+        """Return what an update reports, 0-d tensors.
+
+        Args:
+            minibatches: How many it learned from.
+            lr: Its learning rate.
+            vf_coeff: Its weight of the value loss.
+            skips_nonfinite: Whether environments may have been left out.
+        """
+        metrics = self.means(minibatches)
+        if skips_nonfinite:
+            metrics["monitors/nonfinite_envs"] = self.nonfinite_envs
+        metrics["monitors/explained_variance"] = self.explained_variance
+        metrics["coefficients/entropy"] = self.entropy_coeff
+        metrics["coefficients/vf"] = torch.full_like(self.entropy_coeff, vf_coeff)
+        metrics["coefficients/lr"] = lr if isinstance(lr, Tensor) else torch.full_like(self.entropy_coeff, lr)
+        return metrics

@@ -160,6 +160,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
         group.update(kept)
 
 
+def rate_of(optimizer: torch.optim.Optimizer) -> Tensor | float:
+    """Return the learning rate at present; a tensor is the one that the optimizer reads."""
+    rate: Tensor | float = optimizer.param_groups[0]["lr"]
+    return rate
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all parameters, in place where it is a tensor."""
     for group in optimizer.param_groups:

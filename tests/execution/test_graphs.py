@@ -82,11 +82,11 @@ def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, device):
     for one, other in zip(eager, found, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4, nan_ok=True)
     torch.testing.assert_close(expected.cpu(), reached.cpu(), rtol=1e-3, atol=1e-3)
-    works = [algorithm._collect, algorithm._prepare, algorithm._learn]
+    works = [algorithm.works.collect, algorithm.works.prepare, algorithm.works.learn]
     if algorithm.hparams.accumulate_grads:
-        works.append(algorithm._apply)
+        works.append(algorithm.works.apply)
     if algorithm.episodes is not None:
-        works.append(algorithm._count)
+        works.append(algorithm.works.count)
     assert all(work.graph.replays > 1 and len(work.graph.kernels) > 10 for work in works)
     device.waits.clear()
     algorithm.collect()
@@ -103,8 +103,8 @@ def test_trap_12_a_run_by_graphs_equals_an_eager_one(run, device):
 def test_work_of_which_a_graph_would_freeze_something_is_not_captured(options, monkeypatch):
     monkeypatch.setattr(CUDA, "autocast", lambda _: nullcontext())
     algorithm = Algorithm(Endless, device="cuda", **SMALL, **options)
-    assert isinstance(algorithm._collect, CapturedWork)
-    assert type(algorithm._learn) is type(algorithm._apply) is Work
+    assert isinstance(algorithm.works.collect, CapturedWork)
+    assert type(algorithm.works.learn) is type(algorithm.works.apply) is Work
 
 
 def captured(work, tensors):
@@ -265,14 +265,14 @@ def test_the_host_and_the_device_cannot_be_mixed(device):
 def test_a_moved_environment_tensor_is_captured_anew():
     algorithm = Algorithm(Endless, device="cuda", **SMALL)
     iterate(algorithm, 4)
-    graph = algorithm._collect.graph
+    graph = algorithm.works.collect.graph
     assert graph is not None
     algorithm.collect(env_config={"noise": 2.0})  # in place
-    assert algorithm._collect.graph is graph
+    assert algorithm.works.collect.graph is graph
     algorithm.collect(env_config={"noise": {"low": 1.0, "high": 2.0}})  # one number becomes one per environment
-    assert algorithm._collect.graph is None
+    assert algorithm.works.collect.graph is None
     iterate(algorithm, 3)
-    assert algorithm._collect.graph is not None
+    assert algorithm.works.collect.graph is not None
     algorithm.collect(deterministic=True)
     assert algorithm.env.state is algorithm.execution._state
 
@@ -287,11 +287,11 @@ def test_a_tensor_that_each_reset_makes_anew_stays_where_a_graph_reads_it():
 
     algorithm = Algorithm(Fresh, device="cuda", **SMALL)
     iterate(algorithm, 4)
-    graph, wind = algorithm._collect.graph, algorithm.env.wind
+    graph, wind = algorithm.works.collect.graph, algorithm.env.wind
     assert graph is not None
     before = wind.tolist()
     iterate(algorithm, 2)
-    assert algorithm._collect.graph is graph
+    assert algorithm.works.collect.graph is graph
     assert algorithm.env.wind is wind
     assert wind.tolist() != before
 
@@ -303,7 +303,7 @@ def test_too_little_memory_is_named_as_that():
     def full(*_arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    algorithm._learn.work = full
+    algorithm.works.learn.work = full
     algorithm.collect()
     with pytest.raises(torch.OutOfMemoryError, match=r"for the update: CUDA out of .* device.piece_size=2"):
         algorithm.step()
@@ -314,8 +314,8 @@ def test_environments_that_step_on_their_own_are_not_captured(device):
         opaque = True
 
     algorithm = Algorithm(Foreign, device=DeviceSettings("cuda"), **SHORT)
-    assert not isinstance(algorithm._collect, CapturedWork)
-    assert isinstance(algorithm._learn, CapturedWork)
+    assert not isinstance(algorithm.works.collect, CapturedWork)
+    assert isinstance(algorithm.works.learn, CapturedWork)
     iterate(algorithm, 4)
     assert algorithm.resets == 1
 
@@ -327,18 +327,18 @@ def test_the_first_end_of_an_episode_is_captured_anew():
 
     algorithm = Algorithm(Ending, device="cuda", **SHORT)
     iterate(algorithm, 4)
-    before = algorithm._prepare.graph
+    before = algorithm.works.prepare.graph
     assert before is not None
     Ending.ends = Terminating.ends
     algorithm.env.state = algorithm.env.state.clone()
-    algorithm._collect.invalidate()
+    algorithm.works.collect.invalidate()
     algorithm.collect()
     assert algorithm.rollout.is_last.any().item()
-    assert algorithm._prepare.graph is None
-    assert algorithm._learn.graph is None
+    assert algorithm.works.prepare.graph is None
+    assert algorithm.works.learn.graph is None
     algorithm.step()
     iterate(algorithm, 3)
-    assert algorithm._prepare.graph not in (None, before)
+    assert algorithm.works.prepare.graph not in (None, before)
 
 
 @pytest.mark.usefixtures("device")
@@ -359,9 +359,9 @@ def test_a_state_of_another_shape_is_captured_anew():
 
     algorithm = Algorithm(Growing, device="cuda", **SMALL)
     iterate(algorithm, 3)
-    assert algorithm._collect.graph is not None
+    assert algorithm.works.collect.graph is not None
     algorithm.collect(env_config={"noise": 1.0})
-    assert algorithm._collect.graph is None
+    assert algorithm.works.collect.graph is None
     assert algorithm.env.state["memory"].tolist() == [8] * 6
 
 
@@ -369,8 +369,8 @@ def test_an_environment_that_waits_falls_back_with_the_line(device):
     algorithm = Algorithm(Syncing, device="cuda", **SMALL)
     with pytest.warns(RuntimeWarning, match=r"The rollout can't be .* in envs.py, line \d+: scale = .*\.item\(\)"):
         iterate(algorithm, 4)
-    assert algorithm._collect.graph is None
-    assert algorithm._learn.graph.replays > 0  # the update still is
+    assert algorithm.works.collect.graph is None
+    assert algorithm.works.learn.graph.replays > 0  # the update still is
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         iterate(algorithm, 2)
@@ -398,8 +398,8 @@ def test_the_host_waits_once_an_iteration(env_cls, device, store_dir):
 def test_the_host_launches_little_between_replays(every, device):
     algorithm = Algorithm(CartPole, device="cuda", horizons_per_env_reset=every, **SHORT)
     iterate(algorithm, 5)
-    begin = algorithm._restart if every == 1 else algorithm._resume
-    works = (begin, algorithm._rewards._work, algorithm._learned._work)
+    begin = algorithm.works.restart if every == 1 else algorithm.works.resume
+    works = (begin, algorithm.works.rewards._work, algorithm.works.learned._work)
     assert all(work.graph is not None for work in works)
     kept = algorithm.collect() | algorithm.step()
     before = {name: value.item() for name, value in kept.items()}
@@ -423,7 +423,7 @@ def test_a_reset_that_draws_a_number_is_not_captured():
             return obs
 
     algorithm = Algorithm(Numbered, device="cuda", **SMALL)
-    assert type(algorithm._restart) is Work
+    assert type(algorithm.works.restart) is Work
     seen = set()
     for _ in range(5):
         iterate(algorithm, 1)
@@ -502,11 +502,11 @@ def test_a_resumed_run_by_graphs_equals_an_unbroken_one():
     saved, _, _ = snapshot(unbroken)
     resumed = Algorithm(Endless, **options)
     iterate(resumed, 5)
-    assert resumed._collect.graph is not None
-    assert resumed._learn.graph is not None
+    assert resumed.works.collect.graph is not None
+    assert resumed.works.learn.graph is not None
     resumed.load_state_dict(saved)
-    assert resumed._collect.graph is None  # it would read what no longer counts
-    assert resumed._learn.graph is None
+    assert resumed.works.collect.graph is None  # it would read what no longer counts
+    assert resumed.works.learn.graph is None
     torch.set_rng_state(saved["execution"]["rng"])
     expected = iterate(unbroken, 4)
     torch.set_rng_state(saved["execution"]["rng"])
@@ -541,7 +541,7 @@ def test_trap_12_random_numbers_differ_from_replay_to_replay():
         algorithm.collect()
         actions.append(algorithm.rollout.actions.clone())
         algorithm.step()
-    assert algorithm._collect.graph is not None
+    assert algorithm.works.collect.graph is not None
     assert all(not torch.equal(one, other) for one in actions for other in actions if one is not other)
 
 
@@ -554,7 +554,7 @@ def test_trap_12_learning_rate_and_entropy_stay_live():
         algorithm.collect()
         algorithm.step()
         moved.append((weights(algorithm) - before).norm().item())
-    assert algorithm._learn.graph is not None
+    assert algorithm.works.learn.graph is not None
     assert all(distance > 0 for distance in moved[:5])
     assert moved[5:] == [0, 0, 0]
 
@@ -571,8 +571,8 @@ def test_an_environment_that_waits_falls_back_with_the_line_on_cuda(known, monke
     algorithm = Algorithm(Syncing, device=cuda(), **SMALL)
     with pytest.warns(RuntimeWarning, match=r"The rollout can't be .* in envs.py, line \d+: scale = .*\.item\(\)"):
         iterate(algorithm, 4)
-    assert algorithm._collect.graph is None
-    assert algorithm._learn.graph is not None  # the update still is
+    assert algorithm.works.collect.graph is None
+    assert algorithm.works.learn.graph is not None  # the update still is
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         iterate(algorithm, 2)

@@ -490,7 +490,7 @@ def test_trap_4_sequences_are_shuffled_whole(build, shuffle, minibatch_size):
 def test_trap_5_advantages_are_normalized_over_the_batch(build):
     algorithm = build(sgd_minibatch_size=16)
     algorithm.collect()
-    algorithm._prepare()
+    algorithm.works.prepare()
     advantages = algorithm.rollout.advantages
     assert advantages.mean().item() == pytest.approx(0, abs=1e-5)
     assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-4)

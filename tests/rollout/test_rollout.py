@@ -131,11 +131,11 @@ def test_trap_1_truncation_cuts_the_trace(model):
     )
     algorithm.collect()
     rollout = algorithm.rollout
-    algorithm._prepare()
+    algorithm.works.prepare()
     before = rollout.advantages.clone()
     assert rollout.is_last[:, 0].tolist() == [False, False, True] * 2 + [False] * 2
     rollout.rewards[3:, 0] += 100.0  # what follows the truncation of environment 0 at its third step
-    algorithm._prepare()
+    algorithm.works.prepare()
     assert torch.equal(rollout.advantages[:3, 0], before[:3, 0])
     assert (rollout.advantages[3:, 0] > before[3:, 0] + 1).all()
 
@@ -149,7 +149,7 @@ def test_trap_2_the_last_transition_has_a_next_value(model):
         after = algorithm.policy.values(rollout.seen(rollout.horizon), rollout.state)[0]
     assert rollout.values.shape == (9, 6)
     torch.testing.assert_close(rollout.values[8], after)
-    algorithm._prepare()
+    algorithm.works.prepare()
     hparams = algorithm.hparams
     expected = gae(
         rollout.rewards,
@@ -263,7 +263,7 @@ def test_ends_of_an_earlier_horizon_are_forgotten():
 def test_a_slice_and_places_give_the_same_minibatch(model):
     algorithm = build(model, seq_len=1)
     algorithm.collect()
-    algorithm._prepare()
+    algorithm.works.prepare()
     rollout = algorithm.rollout
     by_slice, by_places = rollout.minibatch(slice(6, 18)), rollout.minibatch(torch.arange(6, 18).unsqueeze(0))
     for name in ("seen", "actions", "logp", "values", "advantages", "returns"):

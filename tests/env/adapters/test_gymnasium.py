@@ -81,7 +81,7 @@ def test_advantages_bootstrap_from_the_true_last_observation(mode):
     algorithm.collect()
     # before the update moves them; with lambda = 0: reward + gamma * value of what followed - value
     v = {obs: value(*obs) for obs in ((0, 0), (0, 1), (0, 2), (1, 0))}
-    algorithm._prepare()
+    algorithm.works.prepare()
     advantages = algorithm.rollout.advantages
     first = [0 + 0.5 * v[0, 1] - v[0, 0], 1 + 0.5 * v[0, 2] - v[0, 1]]  # truncated: the value of (0, 2), not of (1, 0)
     second = [0 + 0.5 * v[0, 1] - v[0, 0], 1 + 0.5 * v[0, 2] - v[0, 1], 2 - v[0, 2]]  # terminated: nothing follows

@@ -82,7 +82,7 @@ def test_advantages_bootstrap_from_the_value_before_the_step():
     )
     assert algorithm.hparams.bootstrap == "last_value"
     algorithm.collect()
-    algorithm._prepare()
+    algorithm.works.prepare()
     rollout = algorithm.rollout
     # time limit after the second step: reward + gamma * value before it - value before it
     expected = rollout.rewards[1] + 0.5 * rollout.values[1] - rollout.values[1]

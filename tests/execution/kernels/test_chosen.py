@@ -75,7 +75,7 @@ def test_a_run_is_the_same_with_kernels(run, device):
     for one, other in zip(without, found, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
     torch.testing.assert_close(weights(plain).cpu(), weights(algorithm).cpu(), rtol=1e-3, atol=1e-4)
-    works = (algorithm._collect, algorithm._prepare, algorithm._learn)
+    works = (algorithm.works.collect, algorithm.works.prepare, algorithm.works.learn)
     assert all(work.graph is not None for work in works)
 
 

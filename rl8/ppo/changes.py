@@ -1,0 +1,45 @@
+"""Numbers that are given other values while training, by a callback or a loop of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rl8.checks import check_range, unknown
+from rl8.ppo.hyperparameters import CHANGEABLE
+from rl8.ppo.optim import set_learning_rate
+from rl8.ppo.options import entropy_coeff
+from rl8.ppo.schedules import Schedule
+
+if TYPE_CHECKING:
+    from rl8.ppo.algorithm import Algorithm
+
+
+def change(algorithm: Algorithm, *, lr: float | None = None, **coefficients: Any) -> None:
+    """Give numbers that act on their own other values from now on, in place of their schedules.
+
+    On CUDA graphs are captured anew for a changed number, but for `lr` and `entropy_coeff`, which are live.
+
+    Args:
+        algorithm: Whose numbers.
+        lr: Learning rate, > 0.
+        **coefficients: Those of `CHANGEABLE`, as in `Hyperparameters`.
+
+    Raises:
+        TypeError: If there is no such number, or a value is none.
+        ValueError: If a value is out of range.
+    """
+    for name in coefficients:
+        if name not in CHANGEABLE:
+            raise TypeError(unknown("number that can be changed", name, ["lr", *CHANGEABLE]))
+    if lr is not None:
+        check_range("lr", lr, 0, low_open=True, hint="lr=1e-3")
+        algorithm.lr = Schedule(lr, None, "step", name="algo.lr_schedule")
+        set_learning_rate(algorithm.optimizer, lr)
+    if "entropy_coeff" in coefficients:
+        coefficients["entropy_coeff_schedule"] = None
+    algorithm.hparams = replace(algorithm.hparams, **coefficients)
+    algorithm.entropy = entropy_coeff(algorithm.hparams)
+    algorithm.reward_scaler.gamma = algorithm.hparams.gamma
+    if set(coefficients) - {"entropy_coeff", "entropy_coeff_schedule"}:
+        algorithm.works.forget_numbers()

@@ -1,0 +1,73 @@
+"""The pieces of an iteration that an execution may capture and replay, and what each of them reads and writes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE
+from rl8.execution.kernels.loss import Terms
+from rl8.execution.reached import reached
+from rl8.rollout.containers import Tensors
+from rl8.rollout.metrics import Metrics
+
+if TYPE_CHECKING:
+    from rl8.ppo.algorithm import Algorithm
+
+
+class Works:
+    """The pieces of an algorithm's iteration, each as its execution does it.
+
+    Args:
+        algorithm: All parts of it are there.
+
+    Attributes:
+        restart: Begins a horizon with a reset.
+        resume: Begins one where the last ended.
+        collect: Collects it.
+        rewards: Reports its rewards.
+        count: Counts the episodes that ended in it.
+        prepare: Computes advantages.
+        learn: Learns a minibatch.
+        apply: Takes the step of an optimizer for gradients that were accumulated.
+        learned: Reports an update.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        execution, rollout, episodes = algorithm.execution, algorithm.rollout, algorithm.episodes
+        optimizer, metrics, hparams = algorithm.optimizer, algorithm.metrics, algorithm.hparams
+        scaler = algorithm.reward_scaler
+        counted = {} if episodes is None else {"episodes": episodes}
+
+        def collected() -> Tensors:
+            return reached(rollout=rollout, env=algorithm.env, scaler=scaler, **counted)
+
+        def prepared() -> Tensors:
+            return reached(rollout=rollout, scaler=scaler, explained=metrics.explained_variance)
+
+        def learned() -> Tensors:
+            return reached(policy=algorithm.policy, optimizer=optimizer, scaler=execution.scaler, metrics=metrics)
+
+        def rewards(*_names: str) -> Metrics:  # other names are another piece
+            return algorithm.reward_metrics()
+
+        if not algorithm.extra_losses:
+            limits = (hparams.clip_param, hparams.vf_clip_param, hparams.dual_clip_param)
+            terms = Terms(*limits, hparams.vf_coeff, metrics.entropy_coeff)
+            norm, size = hparams.max_grad_norm, hparams.minibatch_size
+            execution.learn_by(optimizer, terms, max_grad_norm=norm, minibatch_size=size)
+        self.restart = execution.work(algorithm.start, RESET, collected)
+        self.resume = execution.work(rollout.resume, RESUME, collected)
+        self.collect = execution.work(execution.collect, ROLLOUT, collected)
+        if episodes is not None:
+            self.count = execution.work(partial(episodes.add, rollout), EPISODES, lambda: reached(episodes=episodes))
+        self.prepare = execution.work(algorithm.compute_advantages, ADVANTAGES, prepared)
+        self.learn = execution.work(algorithm.learn_minibatch, UPDATE, learned, optimizer)
+        self.apply = execution.work(algorithm.step_optimizer, STEP, learned, optimizer)
+        self.rewards = execution.report(rewards, REWARDS)
+        self.learned = execution.report(metrics.report, LEARNED)
+
+    def forget_numbers(self) -> None:
+        """Let what reads changed numbers be captured anew."""
+        for work in (self.prepare, self.learn, self.apply):
+            work.invalidate()
