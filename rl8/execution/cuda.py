@@ -86,7 +86,7 @@ class CUDA(Eager):
         captured = self._stream is not None and live and self._recordable(name)
         work = Work(function)
         if captured and self._stream is not None:
-            work = CapturedWork(function, name, tensors, self._stream, pool=self._pool)
+            work = CapturedWork(function, name, tensors, self._stream, pool=self._pool, told=name != RESET)
         self._works[name] = work
         return work
 

@@ -46,6 +46,7 @@ class CapturedWork(Work):
         tensors: Gives by name everything that `work` reads and writes, the same names each time.
         pool: Memory that graphs share, as `torch.cuda.graph_pool_handle` gives it; None for memory of its own.
         stream: Where it is warmed up and captured; not the one that is current when it is called.
+        told: Whether a warning says why it can't be captured: not where it costs next to nothing eagerly.
 
     Attributes:
         graph: What is replayed; None before it is captured, and where it can't be.
@@ -62,8 +63,11 @@ class CapturedWork(Work):
         tensors: Callable[[], Tensors],
         stream: torch.cuda.Stream,
         pool: Any = None,
+        *,
+        told: bool = True,
     ) -> None:
         super().__init__(work)
+        self.told = told
         self.name, self.tensors, self.stream, self.pool = name, tensors, stream, pool
         self.graph: torch.cuda.CUDAGraph | None = None
         self.calls = 0
@@ -94,13 +98,14 @@ class CapturedWork(Work):
                 raise
             except Exception as error:  # if it is not the capture's, the work raises it once more
                 self.refused = True
-                warnings.warn(
-                    f"The {self.name} can't be captured as a CUDA graph and runs eagerly: {_reason(error)}. Look for "
-                    ".item(), float(tensor), boolean masks or Python counters in the environment's step or the "
-                    "model's forward; device.graphs=false silences this.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                if self.told:
+                    warnings.warn(
+                        f"The {self.name} can't be captured as a CUDA graph and runs eagerly: {_reason(error)}. Look "
+                        "for .item(), float(tensor), boolean masks or Python counters in the environment's step or "
+                        "the model's forward; device.graphs=false silences this.",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
                 self._do()
 
     def invalidate(self) -> None:

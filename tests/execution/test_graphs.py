@@ -431,6 +431,22 @@ def test_a_reset_that_draws_a_number_is_not_captured():
     assert len(seen) == 5
 
 
+@pytest.mark.usefixtures("device")
+def test_a_reset_that_waits_runs_eagerly_without_a_word():
+    class Asking(Endless):
+        def reset(self, *, config=None):
+            obs = super().reset(config=config)
+            assert obs.sum().item() < 1e9
+            return obs
+
+    algorithm = Algorithm(Asking, device="cuda", **SHORT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        iterate(algorithm, 5)
+    assert algorithm._restart.refused
+    assert algorithm._collect.graph is not None
+
+
 def test_memory_is_read_once_a_second(device, monkeypatch):
     algorithm, reads, now = Algorithm(Endless, device="cuda", **SMALL), [], [10.0]
     monkeypatch.setattr("rl8.execution.cuda.time.perf_counter", lambda: now[0])
