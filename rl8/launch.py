@@ -342,6 +342,9 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
         recurrent=policy.recurrent,
         truncates=trainer.algorithm.env.truncates,
     )
+    video = "trainer.steps_per_video"
+    if video in plan.typed and plan.trainer.steps_per_video and not trainer.algorithm.env.has_pictures:
+        found[video] = "the environment draws no pictures"
     batch = trainer.algorithm.hparams.batch_size
     goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
     if goal is not None and goal < batch:

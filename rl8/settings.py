@@ -90,6 +90,7 @@ class TrainerSettings:
         steps_per_checkpoint: Iterations between checkpoints; None saves none by iterations. One is always saved at the
             end of the run, and when SIGINT or SIGTERM ends it.
         keep_checkpoints: How many of the last checkpoints are kept: `checkpoint.pt`, before it `checkpoint.1.pt`, ...
+        steps_per_video: Iterations between films of the policy at work, kept with the run; None makes one at the end.
         best_metric: Metric whose highest value so far is kept as `best.pt`, whenever it is measured; None keeps none.
         resume: RUN to go on with, from its last checkpoint, as the same run: in its folder and its MLflow run.
         branch: RUN or checkpoint from which a new run goes on, in a folder and an MLflow run of its own.
@@ -114,6 +115,7 @@ class TrainerSettings:
     minutes_per_checkpoint: float | None = 5.0
     steps_per_checkpoint: int | None = None
     keep_checkpoints: int = 3
+    steps_per_video: int | None = None
     best_metric: str | None = "eval/returns/mean"
     resume: str | None = None
     branch: str | None = None
@@ -134,7 +136,7 @@ class TrainerSettings:
         check_choice("trainer.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)
-        for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint"):
+        for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint", "steps_per_video"):
             check_range(f"trainer.{name}", getattr(self, name), 1, integer=True, optional=True)
         check_range("trainer.keep_checkpoints", self.keep_checkpoints, 1, integer=True)
         check_range("trainer.minutes_per_checkpoint", self.minutes_per_checkpoint, 0.0, low_open=True, optional=True)

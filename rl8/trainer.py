@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from rl8 import data, runs
+from rl8 import data, films, runs
 from rl8.callbacks import Callback, Callbacks
 from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
 from rl8.checks import MAX_SEED, check_range, is_mistake, unknown
@@ -38,7 +38,7 @@ from rl8.rollout.rollout import Rollout
 from rl8.settings import TrainerSettings
 from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
-from rl8.tracking.run import SAVED_AT, Tracker
+from rl8.tracking.run import NOTE, SAVED_AT, Tracker
 from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line
 from rl8.tracking.thinning import Recorder, thinned_out
@@ -164,6 +164,7 @@ class Trainer:
         self._origin: str | None = None
         self._resumed, own = self._begin_from()
         self.files = RunFiles(self.settings, self.algorithm, own)
+        self._films = films.Films()
         self.files.best = self._resumed.extra.get("best") if self._resumed else None
         self._curve: list[dict[str, float]] = list(self._resumed.extra.get("curve", [])) if self._resumed else []
         self._extra: dict[str, Any] = dict(self._resumed.extra) if self._resumed else {}
@@ -346,6 +347,7 @@ class Trainer:
                     self._note(seen, metrics, tracker)
                     log.add(metrics, self.algorithm.env_steps, always=evaluated)
                     view.update(metrics, stop.progress(metrics))
+                    self._film_on_the_way(tracker, eval_env_config)
                     self._checkpoint(metrics, tracker)
                 self.stopped_by = signals[0] if signals else None
                 log.flush()
@@ -487,9 +489,20 @@ class Trainer:
         with self._optional("The learning curve"):
             curve = self._draw(folder)
             files += [curve] if curve else []
+        for problem in self._films.close():
+            self._warn(f"A film could not be written: {problem}")
         with self._optional("The film"):
             files += self._film(folder, eval_env_config)
+        summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
+        if data.EVAL_RETURNS_MEAN in metrics:
+            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_per}"
+            if share := metrics.get(f"eval/{data.EPISODES_UNFINISHED}"):
+                longest = self._evaluation().max_episode_steps
+                summary["evaluation"] += f", of which {share:.0%} had not ended after {longest:,} steps"
         if tracker is not None:
+            tracker.set_tag(
+                NOTE, "\n".join(f"- **{name}**: {text}" for name, text in {"task": self._title(), **summary}.items())
+            )
             for file in files:
                 with self._optional(f"Storing {file.name} with the run"):
                     tracker.log_artifact(file)
@@ -499,12 +512,6 @@ class Trainer:
             tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
             tracker.finish("KILLED" if self.stopped_by else "FINISHED")
             self._record(tracker)
-        summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
-        if data.EVAL_RETURNS_MEAN in metrics:
-            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_per}"
-            if share := metrics.get(f"eval/{data.EPISODES_UNFINISHED}"):
-                longest = self._evaluation().max_episode_steps
-                summary["evaluation"] += f", of which {share:.0%} had not ended after {longest:,} steps"
         summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
         if tracker is not None:
             summary["recorded in"] = tracker.where
@@ -544,8 +551,20 @@ class Trainer:
         if not self.settings.render or not self.algorithm.env.has_pictures:
             return []
         config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
-        frames = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
-        return [movies.gif(frames, folder / "policy.gif"), movies.film_strip(frames, folder / "policy.png")]
+        film = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
+        pictures = [picture for picture, _ in film]
+        return [films.write(film, folder / "policy.gif"), movies.film_strip(pictures, folder / "policy.png")]
+
+    def _film_on_the_way(self, tracker: Tracker | None, eval_env_config: dict[str, Any] | None) -> None:
+        """Film the policy if it is time, and let the film be written while training goes on."""
+        every = self.settings.steps_per_video
+        if every is None or self.algorithm.iterations % every or not self.algorithm.env.has_pictures:
+            return
+        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
+        with self._optional("A film", "Training goes on."):
+            film = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
+            path = self.output_dir / "films" / f"{self.algorithm.env_steps:012d}.gif"
+            self._films.add(film, path, None if tracker is None else tracker.log_artifact)
 
     # --------------------------------------------------------------------------------------------------- set-up
 

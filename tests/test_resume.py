@@ -39,6 +39,7 @@ def test_a_run_goes_on_as_it_was_composed_in_its_folder_and_its_run(workdir):
     assert run.info.status == "FINISHED"
     assert run.data.params["algo.gamma"] == "0.5"
     assert "algo.optimizer.lr=1e-05" in run.data.tags["resumed.with"]
+    assert "- **env steps**: 64\n- **evaluation**: return" in run.data.tags["mlflow.note.content"]
     for name in ("losses/total", "eval/returns/mean"):
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
         assert steps == ([16, 32, 48, 64] if name == "losses/total" else [32, 64])

@@ -36,7 +36,7 @@ def test_devices(device):
         (TrainerSettings, "eval_num_envs", 0, "an integer >= 1"),
         *[
             (TrainerSettings, name, 0, "an integer >= 1 or null")
-            for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint")
+            for name in ("steps_per_eval", "eval_horizon", "steps_per_checkpoint", "steps_per_video")
         ],
     ],
 )

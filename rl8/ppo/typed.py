@@ -86,6 +86,7 @@ class TrainerOptions(AlgorithmOptions, total=False):
     minutes_per_checkpoint: float | None
     steps_per_checkpoint: int | None
     keep_checkpoints: int
+    steps_per_video: int | None
     best_metric: str | None
     resume: str | None
     branch: str | None

@@ -23,6 +23,8 @@ from rl8.rollout.env_metrics import EnvMetrics
 from rl8.rollout.metrics import Metrics, reward_metrics
 from rl8.rollout.rollout import Rollout
 
+#: `[height, width, 3]`, and what is written on it.
+Picture = tuple[NDArray[np.uint8], str]
 # A picture of every step would make long films; more than this are thinned out evenly.
 MAX_FRAMES: Final = 120
 # Most steps of an episode: what an emulator's games are cut off at.
@@ -101,12 +103,12 @@ class Evaluator:
                 self._replayed(deterministic)
         return reward_metrics(rollout.rewards, rollout.weights) | rollout.env_metrics.means()
 
-    def film(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> list[NDArray[np.uint8]]:
-        """Return pictures `[height, width, 3]` of the first environment, at most `MAX_FRAMES`: a horizon or episode."""
-        frames: list[NDArray[np.uint8]] = []
+    def film(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> list[Picture]:
+        """Return up to `MAX_FRAMES` pictures of the first environment, a horizon or an episode, and their captions."""
+        frames: list[Picture] = []
 
-        def picture() -> NDArray[np.uint8]:
-            return np.asarray(torch.as_tensor(self.env.render(0)).cpu())
+        def picture(steps: int, total: float) -> Picture:
+            return np.asarray(torch.as_tensor(self.env.render(0)).cpu()), caption(self.env, 0, steps, total)
 
         if self.episodes:
             every, steps = 1, 0
@@ -114,7 +116,7 @@ class Evaluator:
             def follow(played: FirstEpisodes) -> None:
                 nonlocal every, steps
                 if steps % every == 0 and (steps == 0 or bool(played.going[0])):
-                    frames.append(picture())
+                    frames.append(picture(played.steps, float(played.returns[0])))
                 steps += 1
                 if len(frames) > 2 * MAX_FRAMES:  # how long it will be is not known
                     frames[:], every = frames[::2], 2 * every
@@ -126,7 +128,10 @@ class Evaluator:
 
         def record(t: int) -> None:
             if t % every == 0:
-                frames.append(picture())
+                rollout, begin = self.rollout, 0
+                if rollout.is_last is not None:  # what is drawn after an end is the beginning of another episode
+                    begin = max((s + 1 for s in range(t + 1) if rollout.is_last[s, 0]), default=0)  # host sync: a film
+                frames.append(picture(t + 1 - begin, float(rollout.rewards[begin : t + 1, 0].sum())))
 
         self._play(config, deterministic, record)
         return frames
@@ -229,6 +234,12 @@ class FirstEpisodes:
         found |= {f"rewards/{part}": value for part, value in zip(SPREAD, rewards, strict=True)}
         shares = (self.lengths.mean(), self.truncated.double().mean(), (~self.ended).double().mean())
         return found | dict(zip(EVAL_EPISODES, shares, strict=True)) | self.env_metrics.means()
+
+
+def caption(env: Env, index: int, steps: int, total: float) -> str:
+    """Return what is written on a picture: simulated time where it is known, else the step, and the return so far."""
+    time = f"{steps * env.number('tau', index):.2f} s" if "tau" in env.parameters else f"step {steps}"
+    return f"{time}   return {total:.4g}"
 
 
 @contextmanager

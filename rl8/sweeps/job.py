@@ -90,7 +90,10 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
     except Exception as error:
         _logger.error(redacted("".join(traceback.format_exception(error))))
         if trainer is None and plan is not None:
-            launch.record_failure(plan, words, error)
+            try:
+                launch.record_failure(plan, words, error)
+            except Exception as problem:
+                say(f"job {result.number} is not recorded: {launch.summary(problem)}")
         return replace(result, error=launch.summary(error)), error
     return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None
 

@@ -53,6 +53,8 @@ PATIENCE_S: Final = 10.0
 #: Tags: the sweep's run, and the env steps of the run's last checkpoint.
 PARENT: Final = "mlflow.parentRunId"
 SAVED_AT: Final = "checkpoint.env_steps"
+#: Tag: the description of a run on its page, in Markdown.
+NOTE: Final = "mlflow.note.content"
 #: Tag of a sweep's run: which of its jobs it is.
 JOB: Final = "sweep.job"
 

@@ -39,6 +39,9 @@ FIXED_VARIABLE: Final = "RL8_SWEEP_FIXED"  # keys that were typed with one value
 # And which of the sweep's jobs a process is doing: a job that is tried again has another run.
 JOB_VARIABLE: Final = "RL8_SWEEP_JOB"
 ANSWER_TIMEOUT_S: Final = 3.0
+# Of a new experiment: MLflow's pages are for training models then, not for evaluating language models.
+KIND: Final = "mlflow.experimentKind"
+MODEL_TRAINING: Final = "custom_model_development"
 
 # A failed request is repeated by the tracker's own thread; MLflow's own defaults repeat it for four minutes before
 # they say anything, and wait two minutes for a server that hangs. What a user has set wins.
@@ -242,7 +245,8 @@ def experiment_id(store: Store, name: str) -> str:
         try:
             # MLflow's own choice is a folder of the working directory, which may be a job's
             place = None if origin() == Path() else str((origin() / "mlruns" / clean_name(name)).absolute())
-            return str(store.client.create_experiment(name, artifact_location=None if store.is_server else place))
+            place = None if store.is_server else place
+            return str(store.client.create_experiment(name, artifact_location=place, tags={KIND: MODEL_TRAINING}))
         except MlflowException as error:
             # another process was first
             experiment = store.client.get_experiment_by_name(name)

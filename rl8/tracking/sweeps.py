@@ -430,7 +430,7 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None], in
             counts["sweep/best"] = summary.best.result
             parent.set_tag("best_run", f"{summary.best.name} ({summary.best.run_id})")
         parent.log_metrics(counts, step=len(parent.metric_history("sweep/runs")))  # once each time that it goes on
-        parent.set_tag("mlflow.note.content", f"```\n{summary.table()}\n```")  # the run's description in the UI
+        parent.set_tag(tracking.NOTE, f"```\n{summary.table()}\n```")
     finally:
         parent.finish("KILLED" if interrupted else "FAILED" if summary.failed else "FINISHED")
     return replace(summary, where=parent.where)

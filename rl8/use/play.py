@@ -59,6 +59,7 @@ def film(
 
     from rl8.data import OBS, REWARDS
     from rl8.rng import forked
+    from rl8.rollout.evaluation import caption
     from rl8.use.memory import Memory
 
     with torch.no_grad(), forked(policy.device):
@@ -73,7 +74,7 @@ def film(
                 return
             pictures = [np.asarray(torch.as_tensor(env.render(index)).cpu()) for index in range(env.num_envs)]
             texts = [
-                _text(env, index, int(time), reward)
+                caption(env, index, int(time), reward)
                 for index, (time, reward) in enumerate(zip(times.tolist(), total.tolist(), strict=True))
             ]
             yield movies.mosaic(pictures, texts, columns=columns, width=width)
@@ -168,9 +169,3 @@ def _check_drawing(env: Env) -> None:
             f"{type(env).__name__} draws no pictures. Accepted: an environment that defines render(self, index=0) and "
             "returns uint8 RGB [height, width, 3]; rl8.env.drawing.Canvas has lines, circles and rectangles."
         )
-
-
-def _text(env: Env, index: int, steps: int, total: float) -> str:
-    """Return what is written above an environment: simulated time where it is known, and the return so far."""
-    time = f"{steps * env.number('tau', index):.2f} s" if "tau" in env.parameters else f"step {steps}"
-    return f"{time}   return {total:.4g}"

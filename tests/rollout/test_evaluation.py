@@ -154,14 +154,16 @@ def test_films_are_thinned_out(horizon, frames):
     policy = Algorithm(DiscreteDummyEnv, **SMALL).policy
     film = Evaluator(DiscreteDummyEnv, policy, num_envs=1, horizon=horizon).film()
     assert len(film) == frames
-    assert {(frame.shape, frame.dtype.name) for frame in film} == {((400, 600, 3), "uint8")}
+    assert {(frame.shape, frame.dtype.name) for frame, _ in film} == {((400, 600, 3), "uint8")}
 
 
 def test_a_film_shows_the_policy_at_work():
     algorithm = Algorithm(CartPole, **SMALL)
     before = snapshot(algorithm)
-    first, *_, last = Evaluator(CartPole, algorithm.policy, num_envs=1, horizon=6).film()
+    (first, early), *_, (last, late) = Evaluator(CartPole, algorithm.policy, num_envs=1, horizon=6).film()
     assert (first != last).any()
+    assert early.startswith("0.02 s   return -")
+    assert late.startswith("0.12 s   return -")
     assert_same(snapshot(algorithm), before)
 
 

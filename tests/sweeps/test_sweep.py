@@ -105,7 +105,8 @@ def test_jobs_that_were_given_one_folder_have_a_part_of_it_each(workdir, monkeyp
     monkeypatch.setattr(launch, "run", lambda trainer, plan: Outcome(0.0, None))
     monkeypatch.setattr(jobs, "rehearse", lambda plans, folder, key: None)
     assert main(["-m", "seed=3,5", "trainer.output_dir=x", *UNTRACKED]) == 0
-    assert folders == ["x/0", "x/1"]
+    assert main(["-m", "trainer.output_dir=a,b", *UNTRACKED]) == 0
+    assert folders == ["x/0", "x/1", "a/0", "b/1"]
 
 
 def test_a_result_that_can_not_be_kept_costs_its_job_alone(workdir, monkeypatch, capfd):

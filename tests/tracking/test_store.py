@@ -103,6 +103,7 @@ def test_open_store(store_dir):
     assert not opened.is_server
     number = experiment_id(opened, "rl8")
     assert experiment_id(opened, "rl8") == number
+    assert opened.client.get_experiment(number).tags["mlflow.experimentKind"] == "custom_model_development"
     assert opened.client.get_experiment(number).artifact_location == str(store_dir / "mlruns" / number)
 
 
