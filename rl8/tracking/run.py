@@ -53,6 +53,8 @@ PATIENCE_S: Final = 10.0
 #: Tags: the sweep's run, and the env steps of the run's last checkpoint.
 PARENT: Final = "mlflow.parentRunId"
 SAVED_AT: Final = "checkpoint.env_steps"
+#: What MLflow's pages are for when they are opened by our address: training models, not evaluating language models.
+TRAINING_PAGES: Final = "machine_learning"
 #: Tag: the description of a run on its page, in Markdown.
 NOTE: Final = "mlflow.note.content"
 #: Tag of a sweep's run: which of its jobs it is.
@@ -179,7 +181,8 @@ class Tracker:
         """Address of the run in a browser: the server's own, or that of an `mlflow ui` with its default port."""
         parts = urlsplit(self._uri if self._uri.startswith("http") else "http://127.0.0.1:5000")
         base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        return f"{base}/#/experiments/{self._experiment_id}/runs/{self.run_id}" if self._created else base
+        page = f"{base}/#/experiments/{self._experiment_id}/runs/{self.run_id}?workflowType={TRAINING_PAGES}"
+        return page if self._created else base
 
     @property
     def place(self) -> str:

@@ -182,7 +182,7 @@ def test_an_error_that_can_not_be_kept_as_a_file_is_a_tag(store_dir, monkeypatch
 
 def test_where_to_look(store_dir, monkeypatch):
     with Tracker.start(experiment_name="rl8", run_name="one") as tracker:
-        link = f"http://127.0.0.1:5000/#/experiments/1/runs/{tracker.run_id}"
+        link = f"http://127.0.0.1:5000/#/experiments/1/runs/{tracker.run_id}?workflowType=machine_learning"
         assert tracker.url == link
         assert tracker.where == f"mlflow ui  then  {link}"
         assert tracker.place == "mlflow.db, run one"
@@ -540,7 +540,8 @@ def test_a_server_may_be_absent_at_first_and_killed_midway(server, store_dir, mo
 
     server.start()
     messages.await_one("answers again; nothing is lost")
-    assert tracker.where == f"{server.uri}/#/experiments/{tracker._experiment_id}/runs/{tracker.run_id}"
+    page = f"{server.uri}/#/experiments/{tracker._experiment_id}/runs/{tracker.run_id}"
+    assert tracker.where == f"{page}?workflowType=machine_learning"
     assert tracker.metric_history("x") == [(1, 1.0)]
 
     run = json.loads(server.get(f"api/2.0/mlflow/runs/get?run_id={direct.run_id}"))["run"]
