@@ -28,7 +28,6 @@ SMALL = [
     "algo.horizon=16",
     "algo.sgd_minibatch_size=64",
     "algo.num_sgd_iters=2",
-    "network.hiddens=[32]",
     "trainer.eval_num_envs=8",
     "trainer.steps_per_eval=5",
     "trainer.steps_per_checkpoint=2",
@@ -36,12 +35,25 @@ SMALL = [
     "trainer.view=none",
 ]
 CASES = {
-    "cartpole": ["env=cartpole", "algo.horizons_per_env_reset=3"],
-    "normalised": ["env=pendulum", "algo.normalize_obs=true", "algo.normalize_rewards=true"],
-    "gru": ["env=cue_recall", "algo=recurrent", "model=gru", "network.seq_len=4", "algo.horizons_per_env_reset=-1"],
-    "ends": ["env=mountain_car", "algo.horizons_per_env_reset=-1"],
+    "cartpole": ["env=cartpole", "network.hiddens=[32]", "algo.horizons_per_env_reset=3"],
+    "normalised": [
+        "env=pendulum",
+        "network.hiddens=[32]",
+        "algo.normalize_obs=true",
+        "algo.normalize_rewards=true",
+    ],
+    "gru": [
+        "env=cue_recall",
+        "algo=recurrent",
+        "model=gru",
+        "model.hidden_size=32",
+        "network.seq_len=4",
+        "algo.horizons_per_env_reset=-1",
+    ],
+    "ends": ["env=mountain_car", "network.hiddens=[32]", "algo.horizons_per_env_reset=-1"],
     "schedules": [
         "env=cartpole",
+        "network.hiddens=[32]",
         "algo.lr_schedule=[[0,1e-3],[20_000,1e-4]]",
         "algo.lr_schedule_kind=interp",
         "algo.entropy_coeff_schedule=[[0,0.1],[9_000,0.0]]",

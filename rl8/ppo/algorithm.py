@@ -399,6 +399,8 @@ class Algorithm:
         self._buffered = False
         for name, value in saved["counters"].items():
             setattr(self, name, value)
+        if self.hparams.lr_schedule:  # of the last update: a run that is over already saves itself again
+            set_learning_rate(self.optimizer, self.lr(self.env_steps))
         self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 

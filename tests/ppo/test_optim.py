@@ -3,6 +3,8 @@ import copy
 import pytest
 import torch
 
+from rl8 import Algorithm
+from rl8.env import DiscreteDummyEnv
 from rl8.ppo.optim import build_optimizer, load_optimizer, set_learning_rate
 
 FUSED = [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad]
@@ -174,3 +176,13 @@ def test_what_would_fail_in_the_first_step_is_refused_when_built(optimizer_cls, 
     with pytest.raises(ValueError, match=rf"^(algo\.optimizer: )?{message}"):
         build_optimizer(optimizer_cls, params, config)
     assert all(torch.equal(old, new) for old, new in zip(before, params, strict=True))
+
+
+def test_a_resumed_learning_rate_is_the_last_updates():
+    schedule = {"lr_schedule": [[0, 0.01], [64, 0.0]], "lr_schedule_kind": "interp"}
+    options = {"num_envs": 4, "horizon": 8, "optimizer_config": {"lr": 0.01}, **schedule}
+    one, other = Algorithm(DiscreteDummyEnv, **options), Algorithm(DiscreteDummyEnv, **options)
+    one.collect()
+    one.step()
+    other.load_state_dict(one.state_dict())
+    assert other.optimizer.param_groups[0]["lr"] == one.optimizer.param_groups[0]["lr"] == 0.005
