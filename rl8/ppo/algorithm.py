@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from rl8.ppo.typed import HyperparameterOptions
 
 
+COUNTERS = ("env_steps", "horizon_begin", "iterations", "resets", "horizons")
+
+
 class Algorithm:
     """PPO on one environment class.
 
@@ -77,6 +80,7 @@ class Algorithm:
         policy: What is trained.
         rollout: The last horizon.
         env_steps: Env steps collected so far.
+        horizon_begin: Those before the last horizon, at which schedules are read.
         iterations: Calls of `step` so far.
         resets: Resets of the environment so far.
         metrics: Of the last update.
@@ -153,7 +157,7 @@ class Algorithm:
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self._known_resets = 0  # of opaque environments: evaluation may share them
-        self._since = 0  # env steps before the last horizon: where schedules are read
+        self.horizon_begin = 0
         self._buffered = self._reset_wanted = False
         self.extra_losses = check_extra_losses(extra_losses or {})
         self.metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
@@ -189,7 +193,7 @@ class Algorithm:
         else:
             self.works.collect()
         self.horizons += 1
-        self._since = self.env_steps
+        self.horizon_begin = self.env_steps
         self.env_steps += self.rollout.env_steps()
         self._buffered = True
         if self.skips_nonfinite:
@@ -240,8 +244,8 @@ class Algorithm:
         self._buffered = False
         self.works.prepare()
         if self.hparams.lr_schedule:
-            set_learning_rate(self.optimizer, self.lr(self._since))
-        self.metrics.entropy_coeff.fill_(self.entropy(self._since))
+            set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
+        self.metrics.entropy_coeff.fill_(self.entropy(self.horizon_begin))
         self.metrics.totals.zero_()
         self.execution.begin_update()
         minibatches = self._passes()
@@ -375,7 +379,7 @@ class Algorithm:
             "rollout": self.rollout.state_dict(),
             "episodes": None if self.episodes is None else self.episodes.state_dict(),
             "env": save_env(self.env, self.env_cls, self._built, started=self.horizons > 0),
-            "counters": {name: getattr(self, name) for name in ("env_steps", "iterations", "resets", "horizons")},
+            "counters": {name: getattr(self, name) for name in COUNTERS},
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -400,7 +404,7 @@ class Algorithm:
         for name, value in saved["counters"].items():
             setattr(self, name, value)
         if self.hparams.lr_schedule:  # of the last update: a run that is over already saves itself again
-            set_learning_rate(self.optimizer, self.lr(self.env_steps))
+            set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
         self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 

@@ -165,7 +165,7 @@ class WithoutRate(torch.optim.Optimizer):
         (
             torch.optim.Adam,
             {"betas": [0.9]},
-            r"refuses betas=\[0\.9\]: .* Try algo\.optimizer\.betas=\[0\.9, 0\.999\]\.",
+            r"Adam refuses betas=\[0\.9\]: .* Try algo\.optimizer\.betas=\[0\.9, 0\.999\]\.",
         ),
         (WithoutRate, {}, "WithoutRate has no lr among the options"),
     ],
