@@ -58,7 +58,7 @@ def test_every_key_says_what_it_does(path):
 
 
 def test_the_groups_are_those_of_the_folder():
-    assert set(GROUPS) == {path.name for path in CONF.iterdir() if path.is_dir()} | {"experiment"}
+    assert set(GROUPS) == {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"} | {"experiment"}
     for group, option in defaults().items():
         assert option in options(group) or group == "experiment"
 

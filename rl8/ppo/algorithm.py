@@ -28,7 +28,7 @@ from rl8.ppo.changes import change
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
-from rl8.ppo.optim import build_optimizer, clip_gradient, load_optimizer, rate_of, set_learning_rate
+from rl8.ppo.optim import build_optimizer, clip_gradient, host_rate, load_optimizer, set_learning_rate
 from rl8.ppo.options import (
     check_kind,
     check_options,
@@ -251,7 +251,7 @@ class Algorithm:
         minibatches = self._passes()
         self._update_normalizers()
         self.iterations += 1
-        return self.works.learned(minibatches, rate_of(self.optimizer), self.hparams.vf_coeff, self.skips_nonfinite)
+        return self.works.learned(minibatches, host_rate(self.optimizer), self.hparams.vf_coeff, self.skips_nonfinite)
 
     @torch.no_grad()
     def compute_advantages(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rl8.checks import check_range, unknown
 from rl8.ppo.hyperparameters import CHANGEABLE
@@ -11,8 +11,7 @@ from rl8.ppo.optim import set_learning_rate
 from rl8.ppo.options import entropy_coeff
 from rl8.ppo.schedules import Schedule
 
-if TYPE_CHECKING:
-    from rl8.ppo.algorithm import Algorithm
+Algorithm = Any  # an `rl8.ppo.algorithm.Algorithm`; its file imports this one
 
 
 def change(algorithm: Algorithm, *, lr: float | None = None, **coefficients: Any) -> None:

@@ -160,10 +160,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
         group.update(kept)
 
 
-def rate_of(optimizer: torch.optim.Optimizer) -> Tensor | float:
-    """Return the learning rate at present; a tensor is the one that the optimizer reads."""
-    rate: Tensor | float = optimizer.param_groups[0]["lr"]
-    return rate
+def host_rate(optimizer: torch.optim.Optimizer) -> float | None:
+    """Return the learning rate at present; None where it is a tensor, which the host need not know."""
+    rate = optimizer.param_groups[0]["lr"]
+    return None if isinstance(rate, Tensor) else rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

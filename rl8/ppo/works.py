@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE
+from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE, Eager
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.reached import reached
+from rl8.ppo.metrics import UpdateMetrics
 from rl8.rollout.containers import Tensors
+from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics
+from rl8.rollout.rollout import Rollout
 
-if TYPE_CHECKING:
-    from rl8.ppo.algorithm import Algorithm
+Algorithm = Any  # an `rl8.ppo.algorithm.Algorithm`; its file imports this one
 
 
 class Works:
@@ -34,9 +36,11 @@ class Works:
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
-        execution, rollout, episodes = algorithm.execution, algorithm.rollout, algorithm.episodes
-        optimizer, metrics, hparams = algorithm.optimizer, algorithm.metrics, algorithm.hparams
-        scaler = algorithm.reward_scaler
+        execution: Eager = algorithm.execution
+        rollout: Rollout = algorithm.rollout
+        episodes: Episodes | None = algorithm.episodes
+        metrics: UpdateMetrics = algorithm.metrics
+        optimizer, hparams, scaler = algorithm.optimizer, algorithm.hparams, algorithm.reward_scaler
         counted = {} if episodes is None else {"episodes": episodes}
 
         def collected() -> Tensors:
@@ -49,7 +53,12 @@ class Works:
             return reached(policy=algorithm.policy, optimizer=optimizer, scaler=execution.scaler, metrics=metrics)
 
         def rewards(*_names: str) -> Metrics:  # other names are another piece
-            return algorithm.reward_metrics()
+            found: Metrics = algorithm.reward_metrics()
+            return found
+
+        def updated(minibatches: int, lr: float | None, vf_coeff: float, skips_nonfinite: bool) -> Metrics:
+            rate = optimizer.param_groups[0]["lr"] if lr is None else lr  # a tensor is read where it is
+            return metrics.report(minibatches, rate, vf_coeff, skips_nonfinite)
 
         if not algorithm.extra_losses:
             limits = (hparams.clip_param, hparams.vf_clip_param, hparams.dual_clip_param)
@@ -65,7 +74,7 @@ class Works:
         self.learn = execution.work(algorithm.learn_minibatch, UPDATE, learned, optimizer)
         self.apply = execution.work(algorithm.step_optimizer, STEP, learned, optimizer)
         self.rewards = execution.report(rewards, REWARDS)
-        self.learned = execution.report(metrics.report, LEARNED)
+        self.learned = execution.report(updated, LEARNED)
 
     def forget_numbers(self) -> None:
         """Let what reads changed numbers be captured anew."""

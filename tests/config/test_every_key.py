@@ -90,6 +90,7 @@ ELSEWHERE = {
     "trainer.seconds_per_log": "acts in longer runs: tests/tracking/test_thinning.py",
     "device.device": "there is a CPU only: tests/execution",
     "device.graphs": "refused on a CPU: tests/config/test_effects.py",
+    "device.kernels": "there is a CPU only: tests/execution/kernels",
     "device.compile": "how fast, not what: tests/execution",
     "device.matmul_precision": "a CPU computes in float32: tests/execution",
     "trainer.experiment_name": None, "trainer.run_name": None, "trainer.view": None,

@@ -63,7 +63,7 @@ def test_names_that_may_be_classes_pass_without_an_import(modules, target):
         ("no_such_thing_at_all.MyEnv", "no module 'no_such_thing_at_all'"),
         ("parts.fist.One", r"no module 'parts.fist'.* Try env\._target_=parts.first.One"),
         ("parts.first", r"'parts.first' is a module. Accepted: a class in it: One\. Try env\._target_=parts.first.One"),
-        ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env\._target_=rl8.env.CartPole"),
+        ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env=cartpole\."),
     ],
 )
 def test_names_that_are_no_classes_are_refused(modules, target, message):

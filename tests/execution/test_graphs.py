@@ -443,8 +443,8 @@ def test_a_reset_that_waits_runs_eagerly_without_a_word():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         iterate(algorithm, 5)
-    assert algorithm._restart.refused
-    assert algorithm._collect.graph is not None
+    assert algorithm.works.restart.refused
+    assert algorithm.works.collect.graph is not None
 
 
 def test_memory_is_read_once_a_second(device, monkeypatch):

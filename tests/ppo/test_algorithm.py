@@ -64,8 +64,10 @@ def test_metrics_are_tensors_of_the_promised_names(build):
     assert [name for name in collected if not name.startswith("episodes/")] == spread
     assert algorithm.env.has_ends == ("episodes/count" in collected)
     assert list(updated) == [*UPDATE_METRICS, *extra]
-    assert all(value.shape == () and torch.isfinite(value) for value in (collected | updated).values())
-    assert collected["returns/mean"].item() == pytest.approx(8 * collected["rewards/mean"].item(), rel=1e-5)
+    assert all(value.shape == () for value in (collected | updated).values())
+    assert all(torch.isfinite(value) for value in updated.values())
+    if not algorithm.env.has_ends:  # else of whole episodes
+        assert collected["returns/mean"].item() == pytest.approx(8 * collected["rewards/mean"].item(), rel=1e-5)
     assert (algorithm.env_steps, algorithm.iterations, algorithm.resets) == (64, 1, 1)
 
 

@@ -182,7 +182,8 @@ def test_a_resumed_learning_rate_is_the_last_updates():
     schedule = {"lr_schedule": [[0, 0.01], [64, 0.0]], "lr_schedule_kind": "interp"}
     options = {"num_envs": 4, "horizon": 8, "optimizer_config": {"lr": 0.01}, **schedule}
     one, other = Algorithm(DiscreteDummyEnv, **options), Algorithm(DiscreteDummyEnv, **options)
-    one.collect()
-    one.step()
+    for _ in range(2):
+        one.collect()
+        one.step()
     other.load_state_dict(one.state_dict())
     assert other.optimizer.param_groups[0]["lr"] == one.optimizer.param_groups[0]["lr"] == 0.005
