@@ -7,7 +7,6 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -23,12 +22,13 @@ from rl8.execution.pieces import Rows
 from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
+from rl8.ppo import resume
 from rl8.ppo.advantages import advantages_of, std_mean
 from rl8.ppo.changes import change
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
-from rl8.ppo.optim import build_optimizer, clip_gradient, host_rate, load_optimizer, set_learning_rate
+from rl8.ppo.optim import build_optimizer, clip_gradient, host_rate, set_learning_rate
 from rl8.ppo.options import (
     check_kind,
     check_options,
@@ -38,7 +38,6 @@ from rl8.ppo.options import (
     learning_rate,
     validated,
 )
-from rl8.ppo.resume import as_built, check_optimizer, check_sizes, dotted, load_env, save_env
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.works import Works
 from rl8.rollout.episodes import Episodes
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from rl8.ppo.typed import HyperparameterOptions
-
-
-COUNTERS = ("env_steps", "horizon_begin", "iterations", "resets", "horizons")
 
 
 class Algorithm:
@@ -83,6 +79,7 @@ class Algorithm:
         horizon_begin: Those before the last horizon, at which schedules are read.
         iterations: Calls of `step` so far.
         resets: Resets of the environment so far.
+        known_resets: Those that the environment had counted at the last of them: evaluation may share it.
         metrics: Of the last update.
         execution: How all of it is computed.
         skips_nonfinite: Whether environments and minibatches with numbers that are infinite or NaN are left out.
@@ -124,7 +121,7 @@ class Algorithm:
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
         self.hparams = hparams = validated(hparams, self.env)
-        self._built = as_built(self.env)
+        self.built = resume.as_built(self.env)
         self.policy = Policy(
             self.env.observation_spec,
             self.env.action_spec,
@@ -156,7 +153,7 @@ class Algorithm:
             optimizer_cls, self.parameters, optimizer_config, graphs=execution.live_optimizer
         )
         self.env_steps = self.iterations = self.resets = self.horizons = 0
-        self._known_resets = 0  # of opaque environments: evaluation may share them
+        self.known_resets = 0
         self.horizon_begin = 0
         self._buffered = self._reset_wanted = False
         self.extra_losses = check_extra_losses(extra_losses or {})
@@ -185,7 +182,7 @@ class Algorithm:
             else:
                 self.works.restart()
             self.resets += 1
-            self._known_resets = self.env.resets
+            self.known_resets = self.env.resets
         else:
             self.works.resume()
         if deterministic:
@@ -224,7 +221,7 @@ class Algorithm:
         if wanted:
             return True
         every = self.hparams.horizons_per_env_reset or 1
-        begun = self.horizons > 0 and self.env.resets == self._known_resets
+        begun = self.horizons > 0 and self.env.resets == self.known_resets
         return not begun or (every > 0 and self.horizons % every == 0)
 
     # --------------------------------------------------------------------------------------------------- update
@@ -369,18 +366,7 @@ class Algorithm:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later run needs to go on as if it had never stopped, in plain containers."""
-        return {
-            "hparams": asdict(self.hparams),
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_cls": dotted(self.optimizer),
-            "execution": self.execution.state_dict(),
-            "reward_scaler": self.reward_scaler.state_dict(),
-            "rollout": self.rollout.state_dict(),
-            "episodes": None if self.episodes is None else self.episodes.state_dict(),
-            "env": save_env(self.env, self.env_cls, self._built, started=self.horizons > 0),
-            "counters": {name: getattr(self, name) for name in COUNTERS},
-        }
+        return resume.state_of(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`'s result.
@@ -388,24 +374,8 @@ class Algorithm:
         Raises:
             ValueError: If shapes of the run differ; the message names the option.
         """
-        check_sizes(self.hparams, saved["hparams"])
-        self.policy.load_state_dict(saved["policy"])
-        check_optimizer(self.optimizer, saved["optimizer"], saved["optimizer_cls"])
-        load_optimizer(self.optimizer, saved["optimizer"])
-        self.reward_scaler.load_state_dict(saved["reward_scaler"])
-        self.rollout.load_state_dict(saved["rollout"])
-        if self.env.opaque:
-            self._known_resets = -1  # new episodes, with random numbers from where the saved run stood
-        else:
-            load_env(self.env, self.env_cls, saved["env"], self._built)
-        if self.episodes is not None and saved.get("episodes") is not None:
-            self.episodes.load_state_dict(saved["episodes"])
+        resume.go_on(self, saved)
         self._buffered = False
-        for name, value in saved["counters"].items():
-            setattr(self, name, value)
-        if self.hparams.lr_schedule:  # of the last update: a run that is over already saves itself again
-            set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
-        self.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 
 class RecurrentAlgorithm(Algorithm):

@@ -7,6 +7,7 @@ another one now.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,8 +17,51 @@ from torch import Tensor
 from rl8.env import Env
 from rl8.env.draws import drawn_values, restore
 from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.optim import load_optimizer, set_learning_rate
 from rl8.rollout.containers import named, plain, restored
 from rl8.specs import Nested
+
+Algorithm = Any  # an `rl8.ppo.algorithm.Algorithm`; its file imports this one
+COUNTERS = ("env_steps", "horizon_begin", "iterations", "resets", "horizons")
+
+
+def state_of(algorithm: Algorithm) -> dict[str, Any]:
+    """Return all that a later run needs to go on as if it had never stopped, in plain containers."""
+    env = save_env(algorithm.env, algorithm.env_cls, algorithm.built, started=algorithm.horizons > 0)
+    parts = ("policy", "optimizer", "execution", "reward_scaler", "rollout")
+    return {
+        "hparams": asdict(algorithm.hparams),
+        **{name: getattr(algorithm, name).state_dict() for name in parts},
+        "optimizer_cls": dotted(algorithm.optimizer),
+        "episodes": None if algorithm.episodes is None else algorithm.episodes.state_dict(),
+        "env": env,
+        "counters": {name: getattr(algorithm, name) for name in COUNTERS},
+    }
+
+
+def go_on(algorithm: Algorithm, saved: Mapping[str, Any]) -> None:
+    """Let an algorithm go on from what `state_of` returned.
+
+    Raises:
+        ValueError: If shapes of the run differ; the message names the option.
+    """
+    check_sizes(algorithm.hparams, saved["hparams"])
+    algorithm.policy.load_state_dict(saved["policy"])
+    check_optimizer(algorithm.optimizer, saved["optimizer"], saved["optimizer_cls"])
+    load_optimizer(algorithm.optimizer, saved["optimizer"])
+    algorithm.reward_scaler.load_state_dict(saved["reward_scaler"])
+    algorithm.rollout.load_state_dict(saved["rollout"])
+    if algorithm.env.opaque:
+        algorithm.known_resets = -1  # new episodes, with random numbers from where the saved run stood
+    else:
+        load_env(algorithm.env, algorithm.env_cls, saved["env"], algorithm.built)
+    if algorithm.episodes is not None and saved.get("episodes") is not None:
+        algorithm.episodes.load_state_dict(saved["episodes"])
+    for name, value in saved["counters"].items():
+        setattr(algorithm, name, value)
+    if algorithm.hparams.lr_schedule:  # of the last update: a run that is over already saves itself again
+        set_learning_rate(algorithm.optimizer, algorithm.lr(algorithm.horizon_begin))
+    algorithm.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 
 
 def env_tensors(env: Env) -> dict[str, Nested]:
