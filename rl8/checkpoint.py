@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from rl8.atomic import atomic
 from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
 from rl8.policy.policy import Policy
@@ -25,7 +26,6 @@ from rl8.rng import forked
 from rl8.runs import CHECKPOINT
 from rl8.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, Spec, Unbounded
 from rl8.stored import decode, encode, find, name_of
-from rl8.whole import whole
 
 FORMAT = 2
 
@@ -298,7 +298,7 @@ def write(path: Path, content: dict[str, Any], keep: int = 1) -> Path:
     Raises:
         OSError: If it can't be written, with its name and the reason.
     """
-    with whole(path) as partial:
+    with atomic(path) as partial:
         with partial.open("wb") as file:
             torch.save(content, file)
         _shift(path, keep)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rl8 import runs
+from rl8.atomic import atomic
 from rl8.checkpoint import save_checkpoint, save_policy, write
 from rl8.ppo.algorithm import Algorithm
 from rl8.settings import TrainerSettings
 from rl8.tracking.provenance import origin
-from rl8.whole import whole
 
 
 class RunFiles:
@@ -94,7 +94,7 @@ class RunFiles:
         self._replace(runs.RECORD, json.dumps(dict(content), indent=1))
 
     def _replace(self, name: str, text: str) -> None:
-        with whole(self.folder / name) as file:
+        with atomic(self.folder / name) as file:
             file.write_text(text, encoding="utf-8")
 
     def due(self) -> bool:

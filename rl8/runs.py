@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from rl8.atomic import atomic
 from rl8.checks import closest
 from rl8.tracking.provenance import origin
-from rl8.whole import whole
 
 Wanted = Literal["policy", "checkpoint"]
 
@@ -204,7 +204,7 @@ def _by_id(run_id: str, wanted: Wanted, key: str) -> Path:
         copy.mkdir(parents=True, exist_ok=True)
         for name in (*names, *({CONFIG} & kept)):
             client.download_artifacts(run_id, name, str(copy))
-        with whole(copy / RECORD) as file:
+        with atomic(copy / RECORD) as file:
             file.write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
     except StoreUnreachableError as error:
         raise ValueError(f"{key}={run_id}: {error} {_near(run_id, wanted)}") from error

@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"checks", "data", "guest", "kinds", "names", "rng", "settings", "specs", "whole"},
+    {"atomic", "checks", "data", "guest", "kinds", "names", "rng", "settings", "specs"},
     {"nn"},
     {"callbacks", "conditions", "distributions", "env"},
     {"models"},

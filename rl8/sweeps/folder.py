@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from rl8 import runs
+from rl8.atomic import atomic
 from rl8.jobs import quoted, say
-from rl8.whole import whole
 
 #: In the sweep's folder: what was typed.
 SWEEP: Final = "sweep.json"
@@ -92,7 +92,7 @@ def save_result(folder: Path, result: Result) -> None:
 
 
 def _replace(path: Path, content: object) -> None:
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write_text(json.dumps(content), encoding="utf-8")
 
 

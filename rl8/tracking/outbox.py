@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rl8.atomic import atomic
 from rl8.tracking.provenance import TAG_LIMIT, clean_name, cut
 from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line, is_final
-from rl8.whole import whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -136,7 +136,7 @@ class Outbox:
         """Write the metrics that are still queued as CSV; return whether there were any."""
         rows = [(step, name, value, milliseconds) for name, step, value, milliseconds in self.pending()]
         if rows:
-            with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("step", "metric", "value", "timestamp_ms"), *rows])
         return bool(rows)
 

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rl8.whole import whole
+from rl8.atomic import atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def gif(frames: Sequence[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     palette = _strip([images[0], images[len(images) // 2], images[-1]], columns=3).quantize(256)
     small = [image.quantize(palette=palette, dither=Dither.NONE) for image in images]
     duration = max(20, round(100 * stride / fps) * 10)  # ms, in the format's unit of a hundredth of a second
-    with whole(path) as file:
+    with atomic(path) as file:
         small[0].save(
             file, format="GIF", save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=False
         )
@@ -81,7 +81,7 @@ def mp4(frames: Iterable[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     if first is None:
         raise ValueError("frames is empty. Accepted: at least one frame, e.g. [env.render()].")
     options = {"movflags": "faststart"}
-    with whole(path) as file, av.open(str(file), mode="w", format="mp4", options=options) as film:
+    with atomic(path) as file, av.open(str(file), mode="w", format="mp4", options=options) as film:
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         size = _image(first, 0).size
         stream.width, stream.height = (length - length % 2 for length in size)  # H.264 halves the colours' resolution
@@ -176,7 +176,7 @@ def film_strip(
         height = max(1, round(images[0].height * width / images[0].width))
         pictures = [image.resize((width, height)) for image in pictures]
     strip = _strip(pictures, columns or count, texts)
-    with whole(path) as file:
+    with atomic(path) as file:
         strip.save(file, format="PNG", optimize=True)
     return Path(path)
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rl8.atomic import atomic
 from rl8.data import ENV_STEPS, EVAL_RETURNS_MEAN, RETURNS_MEAN
-from rl8.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _note_last(axes: Axes, point: tuple[float, float], color: str) -> None:
 def sweep_csv(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
     """Write a table: one line per row, columns in the order in which they first appear, empty where a row has none."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -340,6 +340,6 @@ def _legend(axes: Axes) -> None:
 
 
 def _save(figure: Any, path: str | Path) -> Path:
-    with whole(path) as file:
+    with atomic(path) as file:
         figure.savefig(file, format="png", facecolor="white")
     return Path(path)

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from rl8 import jobs, launch
+from rl8.atomic import atomic
 from rl8.checkpoint import read_checkpoint
 from rl8.cli import main
 from rl8.conditions import EnvSteps
@@ -18,7 +19,6 @@ from rl8.launch import Outcome
 from rl8.sweeps import folder as kept
 from rl8.sweeps import job
 from rl8.tracking.store import open_store
-from rl8.whole import whole
 
 SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]
 QUIET = ["trainer.view=none", "trainer.render=false", "goal.env_steps=32"]
@@ -113,9 +113,9 @@ def test_a_result_that_can_not_be_kept_costs_its_job_alone(workdir, monkeypatch,
     def full(path):
         if path.parent.name == "0":
             raise OSError(f"{path.name} can't be written: No space left on device.")
-        return whole(path)
+        return atomic(path)
 
-    monkeypatch.setattr(kept, "whole", full)
+    monkeypatch.setattr(kept, "atomic", full)
     monkeypatch.setattr(launch, "build", lambda plan, folder, words: None)
     monkeypatch.setattr(launch, "run", lambda trainer, plan: Outcome(0.0, None))
     monkeypatch.setattr(jobs, "rehearse", lambda plans, folder, key: None)

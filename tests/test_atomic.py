@@ -1,10 +1,10 @@
 import pytest
 
-from rl8.whole import whole
+from rl8.atomic import atomic
 
 
 def test_a_file_is_there_as_a_whole(tmp_path):
-    with whole(tmp_path / "deep" / "x.txt") as file:
+    with atomic(tmp_path / "deep" / "x.txt") as file:
         file.write_text("new")
         assert not (tmp_path / "deep" / "x.txt").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.txt"]
@@ -23,7 +23,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error, message):
     (tmp_path / "x.txt").write_text("old")
 
     def write():
-        with whole(tmp_path / "x.txt") as file:
+        with atomic(tmp_path / "x.txt") as file:
             file.write_text("half")
             raise error
 
@@ -35,5 +35,5 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error, message):
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"file/x.txt can't be written: "), whole(tmp_path / "file" / "x.txt") as file:
+    with pytest.raises(OSError, match=r"file/x.txt can't be written: "), atomic(tmp_path / "file" / "x.txt") as file:
         file.touch()
