@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from rl8 import data, films, runs
+from rl8 import data, runs
 from rl8.callbacks import Callback, Callbacks
 from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
 from rl8.checks import MAX_SEED, check_range, is_mistake, unknown
@@ -31,7 +31,7 @@ from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.rng import forked
-from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator
+from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import evidence, first_nonfinite
 from rl8.rollout.rollout import Rollout
@@ -42,7 +42,7 @@ from rl8.tracking.run import NOTE, SAVED_AT, Tracker
 from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line
 from rl8.tracking.thinning import Recorder, thinned_out
-from rl8.view import movies, plots
+from rl8.view import films, movies, plots
 from rl8.view.progress import NoView, View, make_view
 
 if TYPE_CHECKING:
@@ -550,19 +550,22 @@ class Trainer:
         """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
         if not self.settings.render or not self.algorithm.env.has_pictures:
             return []
-        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
-        film = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
+        film = self._pictures(eval_env_config)
         pictures = [picture for picture, _ in film]
         return [films.write(film, folder / "policy.gif"), movies.film_strip(pictures, folder / "policy.png")]
+
+    def _pictures(self, eval_env_config: dict[str, Any] | None) -> list[Picture]:
+        """Let the policy act as in an evaluation; return pictures of it."""
+        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
+        return self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
 
     def _film_on_the_way(self, tracker: Tracker | None, eval_env_config: dict[str, Any] | None) -> None:
         """Film the policy if it is time, and let the film be written while training goes on."""
         every = self.settings.steps_per_video
         if every is None or self.algorithm.iterations % every or not self.algorithm.env.has_pictures:
             return
-        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
         with self._optional("A film", "Training goes on."):
-            film = self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
+            film = self._pictures(eval_env_config)
             path = self.output_dir / "films" / f"{self.algorithm.env_steps:012d}.gif"
             self._films.add(film, path, None if tracker is None else tracker.log_artifact)
 

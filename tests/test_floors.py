@@ -21,7 +21,7 @@ FLOORS = [
     {"execution"},
     {"ppo"},
     {"checkpoint", "runs", "stored", "tracking", "view"},
-    {"files", "films", "trainer"},
+    {"files", "trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -5,7 +5,7 @@ from PIL import Image
 from rl8 import Trainer
 from rl8.conditions import EnvSteps
 from rl8.env import CartPole
-from rl8.films import Films
+from rl8.view.films import Films
 
 PICTURE = np.zeros((40, 60, 3), dtype=np.uint8)
 
