@@ -27,14 +27,12 @@ from rl8.guest import stop_signals
 from rl8.kinds import as_text
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
+from rl8.reported import NONFINITE, check_finite, check_keys, metric_names, to_host
 from rl8.rng import forked
 from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
-from rl8.rollout.metrics import Metrics
-from rl8.rollout.nonfinite import evidence, first_nonfinite
-from rl8.rollout.rollout import Rollout
+from rl8.rollout.nonfinite import evidence
 from rl8.settings import TrainerSettings
 from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
@@ -51,31 +49,9 @@ if TYPE_CHECKING:
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
 # Iterations in `Trainer.history`, about 2 kB each.
 MAX_HISTORY: Final = 100_000
-# Everything that an iteration reports; stop conditions may name no other.
-NONFINITE: Final = "monitors/nonfinite_envs"
-METRICS = (
-    *data.RETURNS,
-    *(f"rewards/{part}" for part in data.SPREAD),
-    *UPDATE_METRICS,
-    "monitors/explained_variance",
-    "coefficients/entropy",
-    "coefficients/vf",
-    "coefficients/lr",
-    data.COLLECT_MS,
-    data.STEP_MS,
-    data.TRANSITIONS_PER_S,
-    data.ENV_STEPS,
-    data.ENV_RESETS,
-    data.ITERATIONS,
-    data.MEMORY_MB,
-)
 # Points of a resumed run's curve that come from before.
 MAX_CURVE: Final = 2_000
 CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
-EVAL_METRICS = (
-    *(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in data.SPREAD),
-    data.EVAL_MS,
-)
 
 # What an episode is worth beyond its time limit.
 BOOTSTRAPPED: Final = {
@@ -220,7 +196,7 @@ class Trainer:
             )
         for note in execution.notes():
             self._view.message(note)
-        _check_finite(values, algorithm.rollout)
+        check_finite(values, algorithm.rollout)
         if len(self.history) >= MAX_HISTORY:
             self.history[:] = thinned_out(self.history)
         self.history.append(values)
@@ -771,48 +747,6 @@ class RecurrentTrainer(Trainer):
 
 def _ignore(metrics: Mapping[str, float], step: int) -> None:
     """Record nothing."""
-
-
-def metric_names(algorithm: Algorithm) -> list[str]:
-    """Return every metric that an iteration or an evaluation of an algorithm may have."""
-    own = [f"env/{name}" for name in sorted(algorithm.env.metric_names)]
-    more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
-    evaluated = own
-    if algorithm.episodes is not None:
-        more, evaluated = [*more, *data.EPISODE_METRICS], [*own, *data.EVAL_EPISODES]
-    return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in evaluated)]
-
-
-def to_host(metrics: Metrics) -> dict[str, float]:
-    """Return metrics as numbers, by one transfer from the device."""
-    numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
-    found = dict(zip(metrics, numbers, strict=True))
-    # NaN: the environment had nothing to report, or no episode has ended yet
-    silent = ("env/", "episodes/", *(data.RETURNS if data.EPISODES_COUNT in metrics else ()))
-    return {name: number for name, number in found.items() if not (name.startswith(silent) and math.isnan(number))}
-
-
-def _check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
-    watched = ("returns/mean", "rewards/mean", "losses/total")
-    bad = [name for name in watched if not math.isfinite(metrics.get(name, 0.0))]
-    if bad:
-        cause = first_nonfinite(rollout)
-        raise FloatingPointError(
-            f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
-            + (cause or "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5.")
-        )
-
-
-def check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
-    """Raise ValueError if a condition watches a metric that no iteration will ever have."""
-    for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
-        if key not in known:
-            raise ValueError(f"stop.key={key}: {unknown('metric', key, known)}")
-        if key.startswith("eval/") and not evaluates:
-            raise ValueError(
-                f"The stop condition watches {key}, but evaluation only happens at the end. "
-                "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."
-            )
 
 
 def _go_on(stop: Condition, resumed: Saved | None) -> tuple[dict[str, float], bool, str]:

@@ -20,7 +20,7 @@ FLOORS = [
     {"rollout"},
     {"execution"},
     {"ppo"},
-    {"checkpoint", "runs", "stored", "tracking", "view"},
+    {"checkpoint", "reported", "runs", "stored", "tracking", "view"},
     {"files", "trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]

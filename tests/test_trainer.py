@@ -23,9 +23,9 @@ from rl8.checkpoint import load_checkpoint, load_policy, read_checkpoint
 from rl8.conditions import EnvSteps, HitsLowerBound, HitsUpperBound, Plateaus
 from rl8.env import DiscreteDummyEnv
 from rl8.models import MLPModel
+from rl8.reported import EVAL_METRICS, METRICS
 from rl8.tracking.run import Tracker
 from rl8.tracking.store import open_store
-from rl8.trainer import EVAL_METRICS, METRICS
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}, "eval_num_envs": 4}
 QUIET = {**SMALL, "track": False, "view": "none", "render": False}

@@ -16,8 +16,8 @@ import warnings
 from rl8.env import CartPole
 from rl8.execution.graphs import CapturedWork
 from rl8.ppo.algorithm import Algorithm
+from rl8.reported import to_host
 from rl8.settings import DeviceSettings
-from rl8.trainer import to_host
 
 ITERATIONS = 6
 

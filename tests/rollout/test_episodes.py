@@ -8,8 +8,8 @@ from envs import Endless, Episodes
 from rl8 import Algorithm, Trainer
 from rl8.data import EPISODE_METRICS, RETURNS, WINDOW
 from rl8.env import Lander
+from rl8.reported import metric_names
 from rl8.rollout.episodes import Episodes as Counted
-from rl8.trainer import metric_names
 
 T, F = True, False
 QUIET = {"track": False, "view": "none", "render": False, "eval_num_envs": 4}

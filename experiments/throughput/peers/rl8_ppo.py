@@ -22,8 +22,8 @@ from contract import CHECK_ENVS
 
 from rl8.env import CartPole, DiscreteDummyEnv, Pendulum
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
+from rl8.reported import to_host
 from rl8.settings import DeviceSettings
-from rl8.trainer import to_host
 
 ENVS = {"cartpole": CartPole, "pendulum": Pendulum, "dummy": DiscreteDummyEnv}
 MODELS = {"mlp": Algorithm, "lstm": RecurrentAlgorithm}

@@ -1,0 +1,84 @@
+"""Every metric that a run reports, as numbers on the host, and what is refused or fails because of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from rl8 import data
+from rl8.checks import unknown
+from rl8.conditions import Condition
+from rl8.ppo.algorithm import Algorithm
+from rl8.ppo.metrics import UPDATE_METRICS
+from rl8.rollout.metrics import Metrics
+from rl8.rollout.nonfinite import first_nonfinite
+from rl8.rollout.rollout import Rollout
+
+# Everything that an iteration reports; stop conditions may name no other.
+NONFINITE: Final = "monitors/nonfinite_envs"
+METRICS = (
+    *data.RETURNS,
+    *(f"rewards/{part}" for part in data.SPREAD),
+    *UPDATE_METRICS,
+    "monitors/explained_variance",
+    "coefficients/entropy",
+    "coefficients/vf",
+    "coefficients/lr",
+    data.COLLECT_MS,
+    data.STEP_MS,
+    data.TRANSITIONS_PER_S,
+    data.ENV_STEPS,
+    data.ENV_RESETS,
+    data.ITERATIONS,
+    data.MEMORY_MB,
+)
+EVAL_METRICS = (
+    *(f"eval/{name}/{part}" for name in ("returns", "rewards") for part in data.SPREAD),
+    data.EVAL_MS,
+)
+
+
+def metric_names(algorithm: Algorithm) -> list[str]:
+    """Return every metric that an iteration or an evaluation of an algorithm may have."""
+    own = [f"env/{name}" for name in sorted(algorithm.env.metric_names)]
+    more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
+    evaluated = own
+    if algorithm.episodes is not None:
+        more, evaluated = [*more, *data.EPISODE_METRICS], [*own, *data.EVAL_EPISODES]
+    return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in evaluated)]
+
+
+def to_host(metrics: Metrics) -> dict[str, float]:
+    """Return metrics as numbers, by one transfer from the device."""
+    numbers: list[float] = torch.stack([value.to(torch.float32) for value in metrics.values()]).tolist()
+    found = dict(zip(metrics, numbers, strict=True))
+    # NaN: the environment had nothing to report, or no episode has ended yet
+    silent = ("env/", "episodes/", *(data.RETURNS if data.EPISODES_COUNT in metrics else ()))
+    return {name: number for name, number in found.items() if not (name.startswith(silent) and math.isnan(number))}
+
+
+def check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
+    """Raise FloatingPointError, with what was first and what to do, if the return or the loss is infinite or NaN."""
+    watched = ("returns/mean", "rewards/mean", "losses/total")
+    bad = [name for name in watched if not math.isfinite(metrics.get(name, 0.0))]
+    if bad:
+        cause = first_nonfinite(rollout)
+        raise FloatingPointError(
+            f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
+            + (cause or "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5.")
+        )
+
+
+def check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
+    """Raise ValueError if a condition watches a metric that no iteration will ever have."""
+    for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
+        if key not in known:
+            raise ValueError(f"stop.key={key}: {unknown('metric', key, known)}")
+        if key.startswith("eval/") and not evaluates:
+            raise ValueError(
+                f"The stop condition watches {key}, but evaluation only happens at the end. "
+                "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."
+            )
