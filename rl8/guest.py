@@ -123,6 +123,31 @@ def variables(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def arguments(words: Sequence[str]) -> Iterator[None]:
+    """Let the process seem to have been started with other words in the block: Hydra reads them there."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def variable(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable in the block, or unset it for None, and put it back."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
 def root_logging() -> Iterator[None]:
     """Put the root logger's level and handlers back after the block; those that came to it there are closed."""
     root = logging.getLogger()

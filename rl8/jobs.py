@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -19,7 +17,7 @@ from rl8.checks import is_mistake
 from rl8.config.compose import CONF, explain, undisturbed
 from rl8.config.effects import refusal
 from rl8.config.schema import Plan
-from rl8.guest import torch_settings
+from rl8.guest import arguments, torch_settings, variable
 from rl8.launch import Outcome
 from rl8.tracking.secrets import redacted
 
@@ -103,7 +101,7 @@ def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config
     Raises:
         ValueError: If Hydra refuses what it is told.
     """
-    with undisturbed(), _replaced_argv(words), variable("HYDRA_FULL_ERROR", "1"):
+    with undisturbed(), arguments(words), variable("HYDRA_FULL_ERROR", "1"):
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         except (HydraException, OmegaConfBaseException) as error:
@@ -114,27 +112,3 @@ def quoted(path: Path) -> str:
     """Return a path as an override's value."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
-
-
-@contextmanager
-def _replaced_argv(words: Sequence[str]) -> Iterator[None]:
-    before = sys.argv
-    sys.argv = [before[0], *words]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-@contextmanager
-def variable(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable in the block, or unset it for None, and put it back."""
-    before = os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if before is not None:
-            os.environ[name] = before

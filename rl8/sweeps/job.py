@@ -18,8 +18,8 @@ from rl8 import launch, runs
 from rl8.checks import is_mistake
 from rl8.config.compose import checked, prepare
 from rl8.config.schema import Plan, check
-from rl8.guest import torch_settings
-from rl8.jobs import say, variable
+from rl8.guest import torch_settings, variable
+from rl8.jobs import say
 from rl8.sweeps import folder as kept
 from rl8.sweeps.folder import Result
 from rl8.tracking.secrets import redacted

@@ -23,7 +23,8 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from rl8.jobs import say, variable
+from rl8.guest import variable
+from rl8.jobs import say
 from rl8.sweeps import folder as kept
 from rl8.sweeps.folder import Result
 from rl8.sweeps.job import SLOT
