@@ -138,9 +138,7 @@ class CUDA(Eager):
                 if name in self._works:
                     self._works[name].invalidate()
 
-    def learn_by(
-        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
-    ) -> None:
+    def learn_by(self, terms: Terms) -> None:
         """See `Eager.learn_by`."""
         if self._kernels is not None:
             self._kernels.terms = terms

@@ -163,16 +163,11 @@ class Eager:
 
     # ----------------------------------------------------------------------------------------------------- update
 
-    def learn_by(
-        self, optimizer: torch.optim.Optimizer, terms: Terms, *, max_grad_norm: float | None, minibatch_size: int
-    ) -> None:
-        """Hear what the loss and an optimizer step are, where both are PPO's own; called once.
+    def learn_by(self, terms: Terms) -> None:
+        """Hear what the loss is, where it is PPO's own; called again where a coefficient is another from now on.
 
         Args:
-            optimizer: Takes the step.
             terms: Coefficients of the loss; a tensor among them may change from update to update.
-            max_grad_norm: Norm to which gradients are clipped, or None.
-            minibatch_size: Env steps per minibatch.
         """
 
     def advantages(

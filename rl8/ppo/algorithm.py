@@ -157,6 +157,7 @@ class Algorithm:
         self.horizon_begin = 0
         self._buffered = self._reset_wanted = False
         self.extra_losses = check_extra_losses(extra_losses or {})
+        self.entropy_coeff = torch.zeros((), device=self.device)  # a tensor stays live in a captured graph
         self.metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
         self.works = Works(self)
@@ -242,7 +243,7 @@ class Algorithm:
         self.works.prepare()
         if self.hparams.lr_schedule:
             set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
-        self.metrics.entropy_coeff.fill_(self.entropy(self.horizon_begin))
+        self.entropy_coeff.fill_(self.entropy(self.horizon_begin))
         self.metrics.totals.zero_()
         self.execution.begin_update()
         minibatches = self._passes()
@@ -329,7 +330,7 @@ class Algorithm:
             vf_clip_param=hparams.vf_clip_param,
             dual_clip_param=hparams.dual_clip_param,
             vf_coeff=hparams.vf_coeff,
-            entropy_coeff=self.metrics.entropy_coeff,
+            entropy_coeff=self.entropy_coeff,
             weights=batch.weights,
         )
 

@@ -41,4 +41,4 @@ def change(algorithm: Algorithm, *, lr: float | None = None, **coefficients: Any
     algorithm.entropy = entropy_coeff(algorithm.hparams)
     algorithm.reward_scaler.gamma = algorithm.hparams.gamma
     if set(coefficients) - {"entropy_coeff", "entropy_coeff_schedule"}:
-        algorithm.works.forget_numbers()
+        algorithm.works.take_numbers(algorithm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -32,7 +32,6 @@ class UpdateMetrics:
         totals: `[K]` sums of them.
         minibatch: `[K]` those of the last minibatch alone.
         explained_variance: 0-d share of the returns' variance that values explained.
-        entropy_coeff: 0-d weight of the entropy, which the loss reads.
         nonfinite_envs: 0-d count of environments left out of the horizon.
     """
 
@@ -41,7 +40,6 @@ class UpdateMetrics:
         self.totals = torch.zeros(len(self.names), device=device)
         self.minibatch = torch.zeros_like(self.totals)
         self.explained_variance = torch.zeros((), device=device)
-        self.entropy_coeff = torch.zeros((), device=device)
         self.nonfinite_envs = torch.zeros((), device=device)
 
     def add(self, losses: Tensor) -> None:
@@ -60,20 +58,19 @@ class UpdateMetrics:
         means = self.totals / minibatches
         return {name: means[index] for index, name in enumerate(self.names)}
 
-    def report(self, minibatches: int, lr: Tensor | float, vf_coeff: float, skips_nonfinite: bool) -> Metrics:
+    def report(self, minibatches: int, coefficients: Mapping[str, Tensor | float], skips_nonfinite: bool) -> Metrics:
         """Return what an update reports, 0-d tensors.
 
         Args:
             minibatches: How many it learned from.
-            lr: Its learning rate.
-            vf_coeff: Its weight of the value loss.
+            coefficients: What it learned with, by name.
             skips_nonfinite: Whether environments may have been left out.
         """
         metrics = self.means(minibatches)
         if skips_nonfinite:
             metrics["monitors/nonfinite_envs"] = self.nonfinite_envs
         metrics["monitors/explained_variance"] = self.explained_variance
-        metrics["coefficients/entropy"] = self.entropy_coeff
-        metrics["coefficients/vf"] = torch.full_like(self.entropy_coeff, vf_coeff)
-        metrics["coefficients/lr"] = lr if isinstance(lr, Tensor) else torch.full_like(self.entropy_coeff, lr)
+        for name, value in coefficients.items():
+            number = value if isinstance(value, Tensor) else torch.full_like(self.explained_variance, value)
+            metrics[f"coefficients/{name}"] = number
         return metrics

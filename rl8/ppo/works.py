@@ -40,7 +40,7 @@ class Works:
         rollout: Rollout = algorithm.rollout
         episodes: Episodes | None = algorithm.episodes
         metrics: UpdateMetrics = algorithm.metrics
-        optimizer, hparams, scaler = algorithm.optimizer, algorithm.hparams, algorithm.reward_scaler
+        optimizer, scaler = algorithm.optimizer, algorithm.reward_scaler
         counted = {} if episodes is None else {"episodes": episodes}
 
         def collected() -> Tensors:
@@ -57,14 +57,14 @@ class Works:
             return found
 
         def updated(minibatches: int, lr: float | None, vf_coeff: float, skips_nonfinite: bool) -> Metrics:
-            rate = optimizer.param_groups[0]["lr"] if lr is None else lr  # a tensor is read where it is
-            return metrics.report(minibatches, rate, vf_coeff, skips_nonfinite)
+            coefficients = {
+                "entropy": algorithm.entropy_coeff,
+                "vf": vf_coeff,
+                "lr": optimizer.param_groups[0]["lr"] if lr is None else lr,  # a tensor is read where it is
+            }
+            return metrics.report(minibatches, coefficients, skips_nonfinite)
 
-        if not algorithm.extra_losses:
-            limits = (hparams.clip_param, hparams.vf_clip_param, hparams.dual_clip_param)
-            terms = Terms(*limits, hparams.vf_coeff, metrics.entropy_coeff)
-            norm, size = hparams.max_grad_norm, hparams.minibatch_size
-            execution.learn_by(optimizer, terms, max_grad_norm=norm, minibatch_size=size)
+        self._tell_loss(algorithm)
         self.restart = execution.work(algorithm.start, RESET, collected)
         self.resume = execution.work(rollout.resume, RESUME, collected)
         self.collect = execution.work(execution.collect, ROLLOUT, collected)
@@ -76,7 +76,15 @@ class Works:
         self.rewards = execution.report(rewards, REWARDS)
         self.learned = execution.report(updated, LEARNED)
 
-    def forget_numbers(self) -> None:
-        """Let what reads changed numbers be captured anew."""
+    def take_numbers(self, algorithm: Algorithm) -> None:
+        """Let what computes with an algorithm's numbers take those of now, which are others."""
+        self._tell_loss(algorithm)
         for work in (self.prepare, self.learn, self.apply):
             work.invalidate()
+
+    @staticmethod
+    def _tell_loss(algorithm: Algorithm) -> None:
+        if not algorithm.extra_losses:
+            hparams = algorithm.hparams
+            limits = (hparams.clip_param, hparams.vf_clip_param, hparams.dual_clip_param)
+            algorithm.execution.learn_by(Terms(*limits, hparams.vf_coeff, algorithm.entropy_coeff))

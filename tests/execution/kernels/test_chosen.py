@@ -129,3 +129,19 @@ def test_without_triton_the_plain_path_acts_unless_kernels_must(monkeypatch):
     assert algorithm.execution.notes() == []
     with pytest.raises(ValueError, match=r"device.kernels=on needs Triton, .*: auto, off. Try device.kernels=auto"):
         build("on")
+
+
+@pytest.mark.usefixtures("device")
+def test_changed_numbers_reach_the_kernels():
+    runs = []
+    for kernels in ("off", "on"):
+        algorithm = build(kernels, options={**SMALL, "num_sgd_iters": 3})
+        iterate(algorithm, 2)
+        algorithm.change(clip_param=0.001, vf_coeff=3.0)
+        runs.append((iterate(algorithm, 2), weights(algorithm).cpu()))
+    (plain, expected), (found, ours) = runs
+    assert plain[-1]["monitors/clip_fraction"] > 0
+    assert [metrics["losses/total"] for metrics in found] == pytest.approx(
+        [metrics["losses/total"] for metrics in plain], rel=1e-3, abs=1e-4
+    )
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
