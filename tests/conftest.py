@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs a CUDA device")
     # MLflow 3.17 with SQLAlchemy 2.1
     config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+    # a shell's background job ignores Ctrl-C, and so would the processes that tests start
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # before any OpenMP library is loaded, in this process and in those that tests start
     os.environ["OMP_NUM_THREADS"] = "1"
     # before anything imports Triton, as tensordict does: kernels are interpreted where there is no GPU to run them

@@ -781,16 +781,18 @@ def interrupted(empty_store, tmp_path_factory):
             ),
         )
     results = {}
-    for number, (folder, process) in started.items():
-        try:
+    try:
+        for number, (folder, process) in started.items():
             for line in process.stdout:
                 if "/s" in line and "steps" in line:  # the first iteration's line
                     process.send_signal(number)
                     break
             out, err = process.communicate(timeout=120)
-        finally:
+            results[number] = folder, process.returncode, out, err
+    finally:  # none outlives a test that fails
+        for _, process in started.values():
             process.kill()
-        results[number] = folder, process.returncode, out, err
+            process.communicate()
     return results
 
 
