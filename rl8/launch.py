@@ -332,7 +332,7 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
             f"algo.num_envs={hparams.num_envs}, algo.horizon={hparams.horizon} or the model's sizes need more memory "
             f"than there is ({str(error).strip().splitlines()[0]}). Try algo.num_envs={max(1, hparams.num_envs // 16)}."
         ) from error
-    trainer.check_evaluation()
+    trainer.check()
     trainer.close()
     policy, notes = trainer.algorithm.policy, list(plan.notes)
     shapes = policy.distribution_cls.feature_shapes(policy.action_spec)

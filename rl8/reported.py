@@ -72,13 +72,14 @@ def check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
         )
 
 
-def check_keys(stop: Condition, known: Sequence[str], *, evaluates: bool) -> None:
+def check_keys(conditions: Sequence[Condition], known: Sequence[str], *, evaluates: bool) -> None:
     """Raise ValueError if a condition watches a metric that no iteration will ever have."""
-    for key in stop.keys():  # noqa: SIM118 (a condition is no mapping)
+    watched = [key for condition in conditions for key in condition.keys()]  # noqa: SIM118 (a condition is no mapping)
+    for key in watched:
         if key not in known:
             raise ValueError(f"stop.key={key}: {unknown('metric', key, known)}")
         if key.startswith("eval/") and not evaluates:
             raise ValueError(
-                f"The stop condition watches {key}, but evaluation only happens at the end. "
-                "Try trainer.steps_per_eval=10 (in Python: steps_per_eval=10)."
+                f"The stop condition watches {key}, but with trainer.steps_per_eval=null a policy is evaluated only at "
+                "the end. Try trainer.steps_per_eval=10."
             )

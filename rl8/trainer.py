@@ -120,8 +120,7 @@ class Trainer:
         self._seed = seed
         self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
-        if self.stop_conditions:  # `run` may be told to evaluate
-            check_keys(Or(self.stop_conditions), self.metric_names, evaluates=True)
+        check_keys(self.stop_conditions, self.metric_names, evaluates=True)  # `run` may be told to evaluate
         best = self.settings.best_metric
         if best is not None and best not in self.metric_names:
             raise ValueError(f"trainer.best_metric={best}: {unknown('metric', best, self.metric_names)}")
@@ -240,12 +239,13 @@ class Trainer:
         """Write a checkpoint that `resume` goes on from."""
         return save_checkpoint(path, self.algorithm, self._extra)
 
-    def check_evaluation(self) -> None:
-        """Build the evaluation's environment and reset it once; `run` does so before it trains.
+    def check(self) -> None:
+        """Check what `run` checks before it trains: that the evaluation's environment can be built and reset.
 
         Raises:
-            ValueError: If the environment refuses it, in terms of the settings.
+            ValueError: If the environment refuses it, or a stop condition watches what is not evaluated.
         """
+        check_keys(self.stop_conditions, self.metric_names, evaluates=self.settings.steps_per_eval is not None)
         self._evaluation()
 
     def close(self) -> None:
@@ -286,7 +286,7 @@ class Trainer:
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
-        check_keys(stop, self.metric_names, evaluates=steps_per_eval is not None)
+        check_keys(conditions, self.metric_names, evaluates=steps_per_eval is not None)
         evaluation = self._evaluation()
         if eval_env_config is not None and not self.algorithm.env.shared:
             evaluation.check(eval_env_config)

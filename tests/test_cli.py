@@ -103,6 +103,9 @@ MISTAKES = {
     "+algo.optimizer.betas=[0.9]": "refuses betas=[0.9]: list index out of range. ",
     "'trainer.env_config={gravity: nan}'": "Try +trainer.env_config.gravity=9.8.",
     "-sc": "--shell-completion: Expecting one subcommand",
+    "stop=target goal.target=-7 ~trainer.steps_per_eval": "evaluated only at the end. Try trainer.steps_per_eval=10.",
+    "++stop=${{seed}}": "stop=${{seed}} is unknown. Accepted: env_steps, ",
+    "algo.gamma=é": "it has a character that needs quotes. Accepted: a number, a word, ",
     "tran": "'tran' is no override. Did you mean 'train'?",
 }
 

@@ -224,7 +224,7 @@ def test_a_second_run_goes_on_and_counts_its_conditions_anew():
     ("key", "steps_per_eval", "message"),
     [
         ("returns/men", None, "stop.key=returns/men: Unknown metric 'returns/men'. Did you mean 'returns/mean'"),
-        ("eval/returns/mean", None, r"only happens at the end. Try trainer.steps_per_eval=10 \(in Python: steps_per"),
+        ("eval/returns/mean", None, r"evaluated only at the end. Try trainer.steps_per_eval=10\."),
         ("eval/return/mean", 2, "Did you mean 'eval/returns/mean'"),
     ],
 )

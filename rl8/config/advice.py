@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8.config import compose
+from rl8.kinds import as_text
 
 # "Try key=value", and what comes behind it up to the sentence's end
 _TRY = re.compile(r"\bTry .+?(?=\. |\.$|$)", re.MULTILINE)
@@ -20,11 +21,15 @@ _KEY = re.compile(r"(?<![\w.+~=-])([a-z]\w*(?:\.\w+)+)(?==)")
 # A mapping, or a list with spaces, that no quotes enclose: a shell would take it apart.
 _OPEN = re.compile(r"(?<!['\w.])(\+?[a-z][\w.]*=(?:\{[^{}]*\}|\[[^'{}]* [^'{}]*\]))(?!')")
 
+# A value in quotes, as where what was typed can't be read
+_QUOTED = re.compile(r"""'(\+?([a-z][\w.]*))="[^']*"'""")
+
 
 def typeable(message: str, words: Sequence[str]) -> str:
     """Return a message whose advice has a plus sign at keys that no file has, and quotes where a shell needs them.
 
-    A key of `network` that was typed is named rather than the model's own that it sets.
+    Text in quotes is advised only where a key may be text; elsewhere what its file says. A key of `network` that was
+    typed is named rather than the model's own that it sets.
 
     Args:
         message: What a user will read.
@@ -44,8 +49,13 @@ def typeable(message: str, words: Sequence[str]) -> str:
         key = match.group(1)
         return key if key.split(".")[0] not in reference or _has(reference, key) else f"+{key}"
 
+    def fitting(match: re.Match[str]) -> str:
+        value = OmegaConf.select(reference, match.group(2), default="", throw_on_missing=False)
+        return f"{match.group(1)}={as_text(value)}" if isinstance(value, (bool, int, float)) else match.group()
+
     def written(match: re.Match[str]) -> str:
-        return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, match.group()))
+        advice = _QUOTED.sub(fitting, match.group())
+        return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, advice))
 
     return _TRY.sub(written, message)
 

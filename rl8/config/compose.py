@@ -362,8 +362,8 @@ def parse(line: str) -> Override:
             raise ValueError(
                 f"Unknown key {key!r}.{guess} Accepted: letters a to z, digits and _, with dots between names."
             ) from error
-        if key in GROUPS:
-            raise ValueError(unknown_option(key, value, list(options(key)))) from error
+        if (group := key.lstrip("+~")) in GROUPS:
+            raise ValueError(unknown_option(group, value, list(options(group)))) from error
         if value[:1] in ("[", "{") and value[-1:] not in ("]", "}") and not key.startswith("~"):
             raise ValueError(
                 f"{line} can't be read: {value[0]} is not closed. Accepted: [a, b] or {{key: value}}, and "
@@ -373,8 +373,10 @@ def parse(line: str) -> Override:
         advice = f" Try '{name}=\"{quoted}\"'." if "'" not in value and _readable(f'{name}="{quoted}"') else ""
         if key.startswith("~"):
             advice = f" Try {key}."
+        reason = _first_line(error)
+        reason = "it has a character that needs quotes" if "Exception" in reason else reason  # the grammar's own words
         raise ValueError(
-            f"{key}={value} can't be read: {_first_line(error)}. Accepted: a number, a word, [a, b], {{key: value}}, "
+            f"{key}={value} can't be read: {reason}. Accepted: a number, a word, [a, b], {{key: value}}, "
             f"or text in quotes.{advice}"
         ) from error
 
@@ -527,10 +529,9 @@ def _check_choice(override: Override) -> None:
     if override.is_delete() and group == "experiment":
         return
     if override.is_delete() or value is None:
-        advice = f"{group}={defaults()[group]}" if group != "experiment" else "~experiment to have none"
+        none = " Try ~experiment to have none." if group == "experiment" else ""
         raise ValueError(
-            f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}. "
-            f"Try {advice}."
+            f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}.{none}"
         )
     if not isinstance(value, str) or value not in known:
         for folder in folders()[1:]:
@@ -584,7 +585,9 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
         advice += f"={value}"
     if any(letter.isspace() for letter in advice):
         advice = shlex.quote(advice)
-    typeable = guess and (value is None or not OmegaConf.is_dict(reference.get(guess)))  # a group's keys have values
+    # a group's keys have values; what is null is not removed
+    typeable = guess and (value is None or not OmegaConf.is_dict(reference.get(guess)))
+    typeable = typeable and not (mark == "~" and OmegaConf.select(reference, str(guess)) is None)
     return unknown_key(key, parent, known, guess) + (f" Try {advice}." if typeable else "")
 
 

@@ -7,6 +7,7 @@ the type that its YAML file gives it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast, get_type_hints
@@ -215,7 +216,22 @@ def options(
         if name not in known:
             raise ValueError(unknown_key(f"{key}.{name}", key, [*known, *extra]))
     usual = defaults | {name: value for name, value in (before or {}).items() if name in defaults}
-    return schema(**{name: convert(f"{key}.{name}", value, hints[name], usual[name]) for name, value in values.items()})
+
+    def advised(name: str) -> Any:
+        """Return the file's or else the class's own value: the first that fits what else is given."""
+        for value in (usual[name], defaults[name]):
+            with contextlib.suppress(TypeError, ValueError):
+                schema(**{**values, name: value})
+                return value
+        return usual[name]
+
+    def converted(name: str, value: Any) -> Any:
+        try:
+            return convert(f"{key}.{name}", value, hints[name], usual[name])
+        except TypeError:
+            return convert(f"{key}.{name}", value, hints[name], advised(name))
+
+    return schema(**{name: converted(name, value) for name, value in values.items()})
 
 
 def part(key: str, values: Any, before: Any) -> Part | None:

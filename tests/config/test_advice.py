@@ -20,6 +20,10 @@ from rl8.config.advice import typeable
         ("Try trainer.env_config.gravity=9.8.", [], "Try +trainer.env_config.gravity=9.8."),
         ("Try it. Then algo.foo=1 is another matter.", [], "Try it. Then algo.foo=1 is another matter."),
         ("No advice.", ["env=nope"], "No advice."),
+        ("""Try 'algo.gamma="é"'.""", [], "Try algo.gamma=0.97."),
+        ("""Try 'hydra.job.chdir="é"'.""", [], "Try hydra.job.chdir=false."),
+        ("""Try 'trainer.run_name="é"'.""", [], """Try 'trainer.run_name="é"'."""),
+        ("""Try 'env.push="é"'.""", [], """Try '+env.push="é"'."""),
     ],
 )
 def test_advice_has_a_plus_sign_where_no_file_has_the_key(program, message, words, expected):

@@ -87,6 +87,8 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["algo.gamma=abc"], r"algo\.gamma=abc is of the wrong kind\. Accepted: a number\. Try algo\.gamma=0\.97"),
         (["algo.gamma=1.5"], r"algo\.gamma=1\.5 is out of range\. Accepted: a number in \[0, 1\]"),
         (["algo.sgd_minibatch_size=5000"], r"does not divide num_envs \* horizon = 8192"),
+        (["algo.sgd_minibatch_size=x"], r"Accepted: an integer or null\. Try algo\.sgd_minibatch_size=1024\."),
+        (["algo.sgd_minibatch_size=x", "algo.num_envs=3"], r"Try algo\.sgd_minibatch_size=null\."),
         (["algo.num_envs=1.5"], r"algo\.num_envs=1\.5 is of the wrong kind\. Accepted: an integer"),
         (["algo.optimizer.lr=abc"], r"algo\.optimizer\.lr=abc is of the wrong kind"),
         (["algo.optimizer._target_=torch.optim.Adm"], r"Try algo\.optimizer\._target_=torch\.optim\.Adam"),
