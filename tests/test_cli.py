@@ -105,6 +105,8 @@ MISTAKES = {
     "-sc": "--shell-completion: Expecting one subcommand",
     "stop=target goal.target=-7 ~trainer.steps_per_eval": "evaluated only at the end. Try trainer.steps_per_eval=10.",
     "++stop=${{seed}}": "stop=${{seed}} is unknown. Accepted: env_steps, ",
+    'hydra.output_subdir=""': "Try hydra.output_subdir=.hydra.",
+    "+trai.er.foo=3": "Unknown key 'trai.er.foo'. Did you mean 'trainer.er.foo'? Accepted: env, ",
     "algo.gamma=é": "it has a character that needs quotes. Accepted: a number, a word, ",
     "tran": "'tran' is no override. Did you mean 'train'?",
 }

@@ -51,7 +51,8 @@ def typeable(message: str, words: Sequence[str]) -> str:
 
     def fitting(match: re.Match[str]) -> str:
         value = OmegaConf.select(reference, match.group(2), default="", throw_on_missing=False)
-        return f"{match.group(1)}={as_text(value)}" if isinstance(value, (bool, int, float)) else match.group()
+        texts = isinstance(value, str) or (value is None and not match.group(2).startswith("hydra."))
+        return match.group() if texts else f"{match.group(1)}={as_text(value)}"
 
     def written(match: re.Match[str]) -> str:
         advice = _QUOTED.sub(fitting, match.group())

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import os
 import re
 import shlex
 import sys
@@ -394,10 +395,20 @@ def _readable(line: str) -> bool:
 
 
 def folder_of(settings: DictConfig, key: str) -> Path:
-    """Return the folder that Hydra's settings name under `key`, e.g. `run.dir`, relative to the working directory."""
+    """Return the folder that Hydra's settings name under `key`, e.g. `run.dir`, relative to the working directory.
+
+    Raises:
+        ValueError: If it can't be resolved, or Hydra would write its own files among those of the run.
+    """
     root = settings._get_parent()
     assert isinstance(root, DictConfig)
     try:
+        inner = settings.output_subdir
+        if inner is not None and os.path.normpath(inner) in (".", ".."):
+            raise ValueError(
+                f"hydra.output_subdir={inner} is no folder of its own: Hydra's config.yaml would take the place of the "
+                "run's. Accepted: a name, or null. Try hydra.output_subdir=.hydra."
+            )
         with resolvable(root):
             return Path(str(OmegaConf.select(settings, key)))
     except OmegaConfBaseException as error:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rl8.checks import MAX_SEED, MAX_STEPS, check_range
+from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
 from rl8.config.compose import explain, resolvable, root_file, unknown_key
 from rl8.config.effects import idle
 from rl8.config.targets import check_target
@@ -138,9 +138,12 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         ValueError: If a key does not exist, a value is out of range, or a class can't be found.
     """
     known = ["env", "model", "distribution", "algo", "trainer", "device", "stop", "goal", "network", "seed"]
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in (*known, "callbacks", "hydra"):
-            raise ValueError(unknown_key(str(key), "", [*known, "callbacks"]))
+            whole = next((path for path in typed if path.startswith(f"{key}.")), key)
+            guess = closest(key, known)
+            guess = guess and whole.replace(key, guess, 1)
+            raise ValueError(unknown_key(whole, "", [*known, "callbacks"], guess))
     for key in known:
         if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
