@@ -3,6 +3,7 @@
 * A minibatch is divided among threads, each of which computes pieces of its own (`pieces`, `threads`).
 * Perceptrons are computed block by block with their gradient written out (`perceptron`).
 * Where that makes them faster, an update takes env steps in an order in which neighbours resemble each other.
+* Where minibatches are so small that operations cost more than what they compute, there are fewer of them (`small`).
 * Where it does not, the forward pass of collect is kept for the update's first pass (`forward`).
 """
 
@@ -20,7 +21,9 @@ from rl8.env import Env
 from rl8.execution import networks
 from rl8.execution.eager import Eager
 from rl8.execution.forward import ForwardPass, shares_to_keep
+from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Gradient, Loss, Piece, Rows, gradient, split
+from rl8.execution.small import Recipe, SmallSteps, small_steps
 from rl8.execution.threads import alone, side_by_side
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect, store_values
@@ -44,6 +47,8 @@ class CPU(Eager):
         self.threads = 1 if settings.compile else self.num_threads
         self.sorted = False
         self._ranks: Tensor | None = None  # place of each env step `[T * N]` in the order of the present update
+        self._terms: Terms | None = None
+        self._small: SmallSteps | None = None  # of the present update
         self._forward: ForwardPass | None = None  # of the present horizon, for the first pass of its update
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
@@ -60,6 +65,8 @@ class CPU(Eager):
             self.forward_shares = shares_to_keep(
                 policy, rollout.num_envs, rollout.horizon, piece_size=self.piece_size, threads=self.threads
             )
+        whole = plain and not (self._sorts or self.forward_shares) and len(self._shares(slice(0, minibatch_size))) == 1
+        self._small_size = minibatch_size if whole else None  # of minibatches whose steps may be small
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
@@ -95,14 +102,26 @@ class CPU(Eager):
             self.rollout.values.view(-1)[:done] = values
         store_values(self.policy, self.rollout, piece_size=self.piece_size, done=done)
 
+    def learn_by(self, terms: Terms) -> None:
+        """See `Eager.learn_by`."""
+        self._terms = terms
+
     @torch.no_grad()
-    def begin_update(self) -> None:
+    def begin_update(self, optimizer: torch.optim.Optimizer | None = None, max_grad_norm: float | None = None) -> None:
         """See `Eager.begin_update`."""
         self._ranks = None
         if self._sorts:
             order = networks.order(self.policy, self.rollout, self.threads)
             self._ranks = None if order is None else order.argsort()
         self.sorted = self._ranks is not None
+        self._small = None
+        if not (optimizer is None or self._terms is None or self._small_size is None):
+            recipe = Recipe(optimizer, self._terms, max_grad_norm, self._small_size)
+            self._small = small_steps(self.policy, self.rollout, recipe)
+
+    def whole_step(self, rows: Rows) -> Tensor | None:
+        """See `Eager.whole_step`."""
+        return None if self._small is None else self._small(rows)
 
     def arranged(self, rows: Rows) -> Rows:
         """See `Eager.arranged`; the order within a minibatch does not matter to its gradient."""

@@ -183,8 +183,22 @@ class Eager:
         """
         return function(self.rollout, rewards, gamma=gamma, gae_lambda=gae_lambda)
 
-    def begin_update(self) -> None:
-        """Look at the horizon that is about to be learned from."""
+    def begin_update(self, optimizer: torch.optim.Optimizer | None = None, max_grad_norm: float | None = None) -> None:
+        """Look at the horizon that is about to be learned from.
+
+        Args:
+            optimizer: What may take a step on the gradient of each minibatch alone, for `whole_step`; None where a step
+                needs more than that gradient.
+            max_grad_norm: Norm to which that step's gradient is clipped, or None.
+        """
+
+    def whole_step(self, rows: Rows) -> Tensor | None:
+        """Take an optimizer step on a minibatch, gradient, clipping and all; None if that is left to its parts.
+
+        Returns:
+            `[7]` the parts of the loss and the gradient's norm before clipping.
+        """
+        return None
 
     def arranged(self, rows: Rows) -> Rows:
         """Return the places of a minibatch's sequences in an order and at an address that suit."""

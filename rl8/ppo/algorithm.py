@@ -245,7 +245,8 @@ class Algorithm:
             set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
         self.entropy_coeff.fill_(self.entropy(self.horizon_begin))
         self.metrics.totals.zero_()
-        self.execution.begin_update()
+        alone = not (self.hparams.accumulate_grads or self.skips_nonfinite)  # a minibatch's gradient makes a step
+        self.execution.begin_update(self.optimizer if alone else None, self.hparams.max_grad_norm)
         minibatches = self._passes()
         self._update_normalizers()
         self.iterations += 1
@@ -295,6 +296,9 @@ class Algorithm:
     def learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
         hparams, execution = self.hparams, self.execution
+        if (found := execution.whole_step(rows)) is not None:
+            self.metrics.add_step(found)
+            return
         weight = 1.0
         if hparams.accumulate_grads:
             weight /= hparams.num_minibatches

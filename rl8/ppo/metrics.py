@@ -53,6 +53,11 @@ class UpdateMetrics:
         """Add the norm of a gradient, 0-d."""
         self.totals[GRAD_NORM] += norm
 
+    def add_step(self, found: Tensor) -> None:
+        """Add the parts of a loss and the norm of its gradient, `[7]`, of a minibatch without further losses."""
+        self.add(found[:-1])
+        self.add_grad_norm(found[-1])
+
     def means(self, minibatches: int) -> Metrics:
         """Return means over so many minibatches, 0-d each."""
         means = self.totals / minibatches
