@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.nn import functional
 from rl8.execution.perceptron.blocks import Activation, Layer, Network
 from rl8.execution.perceptron.dense import Dense
 from rl8.execution.perceptron.piecewise import Piecewise
+
+# Of the widest layer. With so few, blocks and buffers cost more than they spare.
+FEW_FLOATS: Final = 2**15
 
 
 def perceptron(rows: Tensor, layers: Sequence[Layer], activation: Activation, activated: int) -> Tensor:
@@ -27,6 +30,11 @@ def perceptron(rows: Tensor, layers: Sequence[Layer], activation: Activation, ac
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows, *parameters)):
         differentiable: Tensor = _Perceptron.apply(rows, activation, activated, *parameters)  # type: ignore[no-untyped-call]
         return differentiable
+    if rows.shape[0] * max(len(bias) for _, bias in layers) <= FEW_FLOATS:
+        for index, (weight, bias) in enumerate(layers):
+            rows = functional.linear(rows, weight, bias)
+            rows = activation.apply_(rows) if index < activated else rows
+        return rows
     out = rows.new_empty(rows.shape[0], layers[-1][0].shape[0])
     network = Dense(rows, layers, activation, activated)  # one product of three is too little to gain from
     for block, result in network.blocks(rows, out):

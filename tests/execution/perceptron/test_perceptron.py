@@ -65,7 +65,9 @@ def take(monkeypatch):
 @pytest.mark.parametrize("hiddens", [[8], [8, 16], [16, 8, 8], [16, 16, 16, 16]])
 @pytest.mark.parametrize("count", [1, 16, 48, 200])
 @pytest.mark.parametrize("spread", [0.1, 1.0])
-def test_results_and_gradients_are_those_of_autograd(way, activation, few, head, hiddens, count, spread, take):
+def test_results_and_gradients_are_those_of_autograd(
+    way, activation, few, head, hiddens, count, spread, take, monkeypatch
+):
     take(way, few)
     mlp, last = MLP(5, hiddens, activation).double(), nn.Linear(hiddens[-1], 3).double() if head else None
     with torch.no_grad():
@@ -82,8 +84,10 @@ def test_results_and_gradients_are_those_of_autograd(way, activation, few, head,
         for found, wanted in zip(gradients(outputs, tensors), slopes, strict=True):
             torch.testing.assert_close(found, wanted)
             assert found.stride() == wanted.stride()
-    with torch.no_grad():
-        torch.testing.assert_close(mlp(inputs, last), expected)
+    for floats in (0, module.FEW_FLOATS):  # in blocks, and all at once
+        monkeypatch.setattr(module, "FEW_FLOATS", floats)
+        with torch.no_grad():
+            torch.testing.assert_close(mlp(inputs, last), expected)
 
 
 def test_gradients_agree_with_finite_differences():
@@ -183,7 +187,8 @@ def test_buffers_of_sizes_long_gone_are_forgotten():
     assert buffers.take(count, 4, like) is not kept
 
 
-def test_inference_leaves_buffers_that_can_be_written_to():
+def test_inference_leaves_buffers_that_can_be_written_to(monkeypatch):
+    monkeypatch.setattr(module, "FEW_FLOATS", 0)
     mlp, inputs = MLP(5, [17]), torch.randn(9, 5)  # a size that no other test uses: nothing may be left in buffers
     with torch.inference_mode():
         inferred = mlp(inputs)
