@@ -23,7 +23,7 @@ from rl8.execution.eager import Eager
 from rl8.execution.forward import ForwardPass, shares_to_keep
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Gradient, Loss, Piece, Rows, gradient, split
-from rl8.execution.small import Recipe, SmallSteps, small_steps
+from rl8.execution.small import Recipe, SmallSteps, small_act, small_steps
 from rl8.execution.threads import alone, side_by_side
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect, store_values
@@ -57,7 +57,7 @@ class CPU(Eager):
         networks.equip(policy.model)
         self.piece_size = self.settings.piece_size or networks.piece_size(policy.model)
         self.threads = self.threads if self.threads > 1 and policy.pure else 1
-        plain = self.amp_dtype is None and not self.settings.compile
+        self._plain = plain = self.amp_dtype is None and not self.settings.compile
         minibatch_size = rollout.horizon * rollout.num_envs // minibatches
         self._sorts = plain and networks.may_sort(policy.model, minibatch_size, self.threads)
         self.forward_shares: list[slice] = []
@@ -72,12 +72,13 @@ class CPU(Eager):
         """See `Eager.collect`."""
         self._forward = self._ranks = None
         keeps = self.forward_shares and not (deterministic or self.sorted or torch.is_inference_mode_enabled())
+        small = small_act(self.policy, self.rollout.num_envs) if self._plain else None
         collect(
             self.env,
             self.policy,
             self.rollout,
             deterministic=deterministic,
-            act=self._act_and_keep if keeps else self._act,
+            act=self._act_and_keep if keeps else small or self._act,
             step=self._step,
             values=self._store_values,
         )

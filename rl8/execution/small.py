@@ -1,4 +1,4 @@
-"""Small updates on a processor: gradient, clipping and Adam written out, a few operations for all parameters.
+"""Small work on a processor: networks without modules; gradient, clipping and Adam written out, for all parameters.
 
 Where a minibatch has some hundred rows and layers some dozen units, arithmetic is the least of an update: autograd, the
 optimizer's loops over parameters and operations of a few microseconds each take most of it. So loss and gradient are
@@ -8,12 +8,13 @@ Parameters and that state stay where they are, and nothing is kept here from upd
 not depend on who made what it begins with, an earlier one, a checkpoint or autograd.
 
 What is known is the default case: `MLPModel` as it was built, the package's distributions of choices and of numbers,
-Adam. `small_steps` returns None for all else.
+Adam. `small_act` and `small_steps` return None for all else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -21,10 +22,12 @@ from torch import Tensor
 
 from rl8.execution.kernels.known import Networks, head_of, mask_of, networks_of, noise_for
 from rl8.execution.kernels.loss import Discrete, Gaussian, Head, Samples, Terms
-from rl8.execution.kernels.networks import update
+from rl8.execution.kernels.networks import forward, update
+from rl8.execution.perceptron.perceptron import FEW_FLOATS
 from rl8.execution.pieces import Rows
-from rl8.policy.policy import Policy
+from rl8.policy.policy import Act, Policy
 from rl8.rollout.rollout import Rollout
+from rl8.specs import Nested
 
 # Floats of a network's widest layer that a minibatch may have. With more, blocks of rows suit the caches better.
 MOST_FLOATS: Final = 2**17
@@ -42,6 +45,24 @@ class Recipe(NamedTuple):
     minibatch_size: int
 
 
+def small_act(policy: Policy, num_envs: int) -> Callable[..., Act] | None:
+    """Return what acts as a policy does until it is another, or None where this file does not know how.
+
+    Its results are the same, bit for bit: the calls of modules are spared, which take longer than what they compute.
+    """
+    nets = _known(policy)[1]
+    if nets is None or num_envs * max(len(layer.bias) for layer in nets.policy) > FEW_FLOATS:
+        return None
+    model: Any = policy.model
+    features_of = model.policy_head.features
+
+    def infer(seen: Nested, state: Nested | None) -> tuple[Mapping[str, Any], None, None]:
+        outputs = forward(policy.inputs(seen)[0], nets.policy, nets.activation)[-1]
+        return features_of(outputs.unsqueeze(0)), None, None
+
+    return partial(policy.act, infer=infer)
+
+
 def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps | None:
     """Return what takes the steps of one update, or None where this file does not know how, or it would not gain.
 
@@ -50,9 +71,8 @@ def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps 
         rollout: What it is learned from.
         recipe: How.
     """
-    head = head_of(policy)
-    nets = None if head is None or type(policy) is not Policy else networks_of(policy, head)
-    if head is None or nets is None or rollout.weights is not None or not _as_built(policy):
+    head, nets = _known(policy)
+    if head is None or nets is None or rollout.weights is not None:
         return None
     widest = max(len(layer.bias) for layer in (*nets.policy, *nets.value))
     if widest * recipe.minibatch_size > MOST_FLOATS or not _is_plain_adam(recipe.optimizer, nets.parameters):
@@ -79,13 +99,16 @@ class SmallSteps:
         for state, parameter in zip(states, parameters, strict=True):
             if not state:  # as Adam begins
                 state.update(step=torch.zeros(()), **{name: torch.zeros_like(parameter) for name in MOMENTS})
-        self.steps = [state["step"] for state in states]
+        self.steps = torch.stack([state["step"] for state in states])  # one tensor to count with
+        for state, step in zip(states, self.steps, strict=True):
+            state["step"] = step
         self.gradient = torch.zeros(sum(parameter.numel() for parameter in parameters))
         parts = self.gradient.split([parameter.numel() for parameter in parameters])
         for part, parameter in zip(parts, parameters, strict=True):
             parameter.grad = part.view(parameter.shape)
         moments = [[state[name] for state in states] for name in MOMENTS]
-        self.adam: Sequence[Any] = (parameters, [parameter.grad for parameter in parameters], *moments, [], self.steps)
+        steps, gradients = list(self.steps), [parameter.grad for parameter in parameters]
+        self.adam: Sequence[Any] = (parameters, gradients, *moments, [], steps)
         self.log_std = None if nets.log_std is None else nets.log_std.flatten()
         seen = rollout.block(0, rollout.horizon * rollout.num_envs)
         self.inputs, self.mask = policy.inputs(seen)[0], mask_of(policy, seen)
@@ -118,7 +141,7 @@ class SmallSteps:
         norm = torch.linalg.vector_norm(self.gradient)
         if self.recipe.max_grad_norm is not None:
             self.gradient.mul_((self.recipe.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        torch._foreach_add_(self.steps, 1)
+        self.steps += 1
         beta1, beta2 = self.group["betas"]
         torch._fused_adam_(
             *self.adam,
@@ -131,6 +154,12 @@ class SmallSteps:
             maximize=False,
         )
         return torch.cat([found.parts, norm.unsqueeze(0)])
+
+
+def _known(policy: Policy) -> tuple[Head | None, Networks | None]:
+    """Return what a policy's features mean, and its networks; None where they are not known or were changed."""
+    head = head_of(policy) if type(policy) is Policy else None
+    return head, None if head is None or not _as_built(policy) else networks_of(policy, head)
 
 
 def _as_built(policy: Policy) -> bool:

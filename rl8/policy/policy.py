@@ -24,6 +24,8 @@ from rl8.policy.normalization import ObsNormalizer
 from rl8.rng import forked
 from rl8.specs import Composite, Nested, Spec, leaves
 
+Infer = Callable[[Nested, Nested | None], tuple[Mapping[str, Any], Tensor | None, Nested | None]]
+
 
 class Act(NamedTuple):
     """What a policy does in every environment at one step.
@@ -161,7 +163,13 @@ class Policy(nn.Module):
         )
 
     def act(
-        self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False, keep_graph: bool = False
+        self,
+        seen: Nested,
+        state: Nested | None = None,
+        *,
+        deterministic: bool = False,
+        keep_graph: bool = False,
+        infer: Infer | None = None,
     ) -> Act:
         """Choose an action in every environment.
 
@@ -170,9 +178,10 @@ class Policy(nn.Module):
             state: `[N, ...]` recurrent state, or None.
             deterministic: Whether to take the distribution's mode rather than a sample.
             keep_graph: Whether the features that are returned can be differentiated, whatever the gradient mode.
+            infer: What stands for the model: takes `seen` and `state`; returns features, values or None, and a state.
         """
         with torch.enable_grad() if keep_graph else nullcontext():
-            features, values, state = self._infer(seen, state)
+            features, values, state = (infer or self._infer)(seen, state)
         distribution = self.distribution(_detached(features) if keep_graph else features, seen)
         actions = distribution.mode() if deterministic else distribution.sample()
         return Act(

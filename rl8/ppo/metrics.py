@@ -55,8 +55,8 @@ class UpdateMetrics:
 
     def add_step(self, found: Tensor) -> None:
         """Add the parts of a loss and the norm of its gradient, `[7]`, of a minibatch without further losses."""
-        self.add(found[:-1])
-        self.add_grad_norm(found[-1])
+        self.minibatch.copy_(found)
+        self.totals.add_(found)
 
     def means(self, minibatches: int) -> Metrics:
         """Return means over so many minibatches, 0-d each."""

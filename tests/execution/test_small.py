@@ -14,6 +14,7 @@ from rl8.execution import cpu
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.small import Recipe, SmallSteps, small_steps
 from rl8.models import MLPModel
+from rl8.policy.policy import Policy
 from rl8.ppo.metrics import UPDATE_METRICS
 
 BASE = {"num_envs": 8, "horizon": 8, "num_sgd_iters": 3}
@@ -75,7 +76,8 @@ def iterate(algorithm, count, *, seed=0, small=True):
     found = []
     with pytest.MonkeyPatch.context() as patch:
         if not small:
-            patch.setattr(cpu, "small_steps", lambda *_, **__: None)
+            patch.setattr(cpu, "small_steps", lambda *_: None)
+            patch.setattr(cpu, "small_act", lambda *_: None)
         found = [algorithm.collect() | algorithm.step() for _ in range(count)]
     return [{name: metrics[name].item() for name in UPDATE_METRICS} for metrics in found]
 
@@ -94,6 +96,29 @@ def test_it_learns_what_autograd_learns(env_cls, options, taken):
     for mine, theirs in zip(found, expected, strict=True):
         assert mine == pytest.approx(theirs, rel=2e-3, abs=2e-5)
     same(ours, plain)
+
+
+@pytest.mark.parametrize("case", ["choices", "normal", "squashed", "a mask", "a window", "normalised"])
+def test_it_acts_as_the_policy_does(case, monkeypatch):
+    env_cls, options = CASES[case]
+    calls = []
+    infer = Policy._infer
+    monkeypatch.setattr(Policy, "_infer", lambda self, *rest: calls.append(rest) or infer(self, *rest))
+    ours, plain = build(env_cls, options), build(env_cls, options)
+    calls.clear()
+    iterate(ours, 2)
+    assert not calls
+    iterate(plain, 1, small=False)
+    assert len(calls) == plain.rollout.horizon
+    plain.load_state_dict(ours.state_dict())
+    torch.manual_seed(5)
+    ours.collect()
+    torch.manual_seed(5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "small_act", lambda *_: None)
+        plain.collect()
+    for name in ("actions", "logp", "values", "rewards"):
+        assert torch.equal(getattr(ours.rollout, name), getattr(plain.rollout, name))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -152,6 +177,14 @@ def listen_to_a_gradient(algorithm):
 
 def listen_to_a_network(algorithm):
     algorithm.policy.model.policy_net.register_forward_hook(lambda *_: None)
+
+
+def test_who_listens_to_a_network_hears_it_act():
+    algorithm, heard = build(CartPole, {}), []
+    algorithm.collect()
+    algorithm.policy.model.policy_net.register_forward_hook(lambda *_: heard.append(None))
+    algorithm.collect()
+    assert len(heard) == algorithm.rollout.horizon
 
 
 def replace_a_function(algorithm):
