@@ -17,6 +17,9 @@ MAX_COUNT: Final = 2**31 - 1
 MAX_NUMBER: Final = 3.4028234663852886e38
 MAX_STEPS: Final = 2**63 - 1
 MAX_SEED: Final = 2**64 - 1
+# Bytes of a file's name and of a whole path, on all common file systems; room is left for folders that a path is in.
+MAX_NAME: Final = 255
+MAX_PATH: Final = 3072
 
 
 def closest(value: str, options: Iterable[str]) -> str | None:
@@ -104,6 +107,26 @@ def check_range(
     if abs(value) > most:
         size = f"{most:,}" if isinstance(most, int) else f"{most:.3g}"
         raise ValueError(f"{key}={value!r} is too large. Accepted: {kind} up to {size}.{advice}")
+
+
+def check_path(key: str, value: str | Path) -> Path:
+    """Return what was typed as a path, unless no file system could have it: Python's functions would raise later.
+
+    Args:
+        key: What it was typed for.
+        value: The path.
+
+    Raises:
+        ValueError: If it holds a NUL, or a name in it or all of it is too long.
+    """
+    longest = max(len(name.encode(errors="surrogateescape")) for name in (*str(value).split("/"), ""))
+    reason = "it holds a NUL" if "\0" in str(value) else "the name is too long" if longest > MAX_NAME else ""
+    if reason or len(str(value)) > MAX_PATH:
+        raise ValueError(
+            f"{key}={value} can't be a path: {reason or 'it is too long'}. Accepted: names of up to {MAX_NAME} bytes, "
+            f"in all {MAX_PATH}."
+        )
+    return Path(value)
 
 
 def check_choice(key: str, value: Any, options: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from rl8 import jobs, launch, runs
-from rl8.checks import MAX_SEED, check_range, is_mistake
+from rl8.checks import MAX_SEED, check_path, check_range, is_mistake
 from rl8.config.compose import explain, unknown_key
 from rl8.config.schema import Goal, Part, Plan, options
 from rl8.config.targets import check_target
@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"-f {path} is neither YAML nor JSON. Accepted: a file that ends in .yaml, .yml or .json.")
-    if not path.is_file():
+    if not check_path("-f", path).is_file():
         near = sorted(str(other) for other in path.parent.glob("*") if other.suffix in (".yaml", ".yml", ".json"))
         raise ValueError(f"-f {path} does not exist. Accepted: a file; there: {', '.join(near) or 'no such file'}.")
     try:

@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
 from rl8.callbacks import Callback
-from rl8.checks import closest, is_mistake, unknown
+from rl8.checks import check_path, closest, is_mistake, unknown
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
 from rl8.config.compose import option_with
@@ -35,9 +35,6 @@ from rl8.tracking.secrets import redacted
 if TYPE_CHECKING:
     from rl8.ppo.algorithm import Algorithm
     from rl8.trainer import Trainer
-
-
-MAX_FILE_NAME: Final = 255  # bytes, on all common file systems
 
 
 @dataclass(frozen=True)
@@ -369,13 +366,12 @@ def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: 
     Raises:
         ValueError: If it can't.
     """
+    check_path(key, folder)
     try:
         nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
         reason = f"{nearest} is no folder" if not nearest.is_dir() else ""
         if not reason:
             Path(tempfile.mkdtemp(prefix=".rl8-", dir=nearest)).rmdir()  # permissions do not tell all
-        if len(folder.name.encode()) > MAX_FILE_NAME:
-            reason = "the name is too long"
     except (OSError, ValueError) as error:
         reason = f"{nearest} can't be written to" if isinstance(error, OSError) else str(error)
     if reason:

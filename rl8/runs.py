@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from rl8.atomic import atomic
-from rl8.checks import closest
+from rl8.checks import check_path, closest
 from rl8.tracking.provenance import origin
 
 Wanted = Literal["policy", "checkpoint"]
@@ -87,7 +87,7 @@ def find(run: str | Path, wanted: Wanted, *, key: str = "RUN") -> Found:
     Raises:
         ValueError: If there is no such run, or it has no such file; near ones are listed.
     """
-    path = origin() / run
+    path = origin() / check_path(key, run)
     if str(run) == LATEST and not path.exists():
         newest = known(wanted)
         if not newest:

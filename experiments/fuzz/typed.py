@@ -389,7 +389,8 @@ def advised(done: Attempt) -> list[str]:
     found = []
     for text in re.findall(r"\bTry (.+?)(?:\.(?=\s|$)|\(job|$)", done.err, re.MULTILINE):
         found += [part.strip(" ,") for part in re.split(r",? or (?:a smaller minibatch, e\.g\. )?", text)]
-    return [text for text in found if _advised_words(text) and not re.search(r"<\w+>|my_", text)]
+    # a processor refuses device=cuda whoever advises it
+    return [text for text in found if _advised_words(text) and not re.search(r"<\w+>|my_|device=cuda", text)]
 
 
 def _advised_words(text: str) -> list[str]:
@@ -405,7 +406,8 @@ def follow(done: Attempt, advice: str) -> Attempt:
     new = _advised_words(advice)
     keys = {key_of(word) for word in new}
     own = [word for word in done.words if word not in TINY]
-    named = [word for word in own if word in done.err] or [word for word in own if key_of(word) in done.err]
+    said = done.err.partition("Accepted")[0]
+    named = [word for word in own if word in done.err] or [word for word in own if key_of(word) in said]
     blamed = max(named, key=lambda word: ("=" in word, len(key_of(word))), default=None)
     nested = tuple(f"{key}." for key in keys)
     others = [word for word in done.words if key_of(word) not in keys and not key_of(word).startswith(nested)]
@@ -480,6 +482,8 @@ def _same(typed: Any, found: Any) -> bool:
         return all(_same(value, found.get(str(key), found.get(key))) for key, value in typed.items())
     if isinstance(typed, (list, tuple)) and isinstance(found, (list, tuple)):
         return len(typed) == len(found) and all(map(_same, typed, found))
+    if isinstance(found, float) and isinstance(typed, int) and not isinstance(typed, bool):
+        return float(typed) == found
     if isinstance(found, str) and not isinstance(typed, str):
         return found in (str(typed), repr(typed)) or found == str(typed).lower()
     return bool(typed == found)

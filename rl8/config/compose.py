@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import names
-from rl8.checks import closest
+from rl8.checks import check_path, closest
 from rl8.config.files import check_endings, check_file
 from rl8.guest import root_logging
 from rl8.kinds import as_text
@@ -78,7 +78,7 @@ def prepare(extra: Sequence[str] = ()) -> None:
         ValueError: If a folder in `extra` does not exist.
     """
     for folder in extra:
-        if not Path(folder).is_dir():
+        if not check_path("--config-dir", folder).is_dir():
             raise ValueError(f"--config-dir={folder} is no folder. Accepted: a folder with files like env/my_env.yaml.")
     _extra_folders[:] = [Path(folder).resolve() for folder in extra]
     if str(Path.cwd()) not in sys.path:
@@ -410,7 +410,10 @@ def folder_of(settings: DictConfig, key: str) -> Path:
                 "run's. Accepted: a name, or null. Try hydra.output_subdir=.hydra."
             )
         with resolvable(root):
-            return Path(str(OmegaConf.select(settings, key)))
+            check_path("hydra.job.name", f"{settings.job.name}.log")
+            check_path("hydra.output_subdir", str(inner))
+            check_path("hydra.sweep.subdir", str(settings.sweep._get_node("subdir")))
+            return check_path(f"hydra.{key}", str(OmegaConf.select(settings, key)))
     except OmegaConfBaseException as error:
         raise ValueError(f"hydra.{key} can't be resolved: {explain(error)}") from error
 
@@ -510,6 +513,7 @@ def _from_files(config_name: str, choices: tuple[str, ...]) -> DictConfig:
 
 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    check_path("--config-name", f"{config_name}.yaml")
     if not any((folder / f"{config_name}.yaml").is_file() for folder in folders()):
         names = [path.stem for folder in folders() for path in sorted(folder.glob("*.yaml"))]
         raise ValueError(unknown_option("--config-name", config_name, names))

@@ -6,11 +6,11 @@ import argparse
 import copy
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rl8.checks import check_range
@@ -219,7 +219,7 @@ def split(words: Sequence[str], command: str) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: If there is no run.
     """
-    runs = [word for word in words if not ("=" in word or word.startswith("~")) or Path(word).exists()]
+    runs = [word for word in words if not ("=" in word or word.startswith("~")) or os.path.exists(word)]  # noqa: PTH110 (pathlib's raises where a word is too long for a name)
     if not runs:
         raise ValueError(
             f"rl8 {command} needs a run. Accepted: its folder, its policy.pt or checkpoint.pt, its MLflow id, or "

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rl8.checks import check_path
 from rl8.launch import check_folder
 from rl8.runs import find
 from rl8.use.evaluate import split
@@ -240,7 +241,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--register={args.register} needs an MLflow model. Try --format=mlflow.")
     check_packages(args.format)
     found = find(runs[0], "policy")
-    path = Path(args.out) if args.out else found.folder / NAMES[args.format]
+    path = check_path("--out", args.out) if args.out else found.folder / NAMES[args.format]
     check_folder("--out", path.parent, "a policy's folder", NAMES[args.format])
     if path.exists() and path.is_dir() != (args.format == "mlflow" and (path / "MLmodel").exists()):
         raise ValueError(

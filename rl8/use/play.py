@@ -7,10 +7,9 @@ import copy
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rl8.checks import check_range
+from rl8.checks import check_path, check_range
 from rl8.launch import check_folder
 from rl8.use.evaluate import ended, has_ends, split
 from rl8.use.task import horizon_of, task
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     check_range("--width", args.width, 16, 4096, integer=True, optional=True, hint="--width=480")
     rows, columns = _grid(args.grid)
     each = task(runs[0], overrides)
-    path = Path(args.out) if args.out else each.found.folder / "play.gif"
+    path = check_path("--out", args.out) if args.out else each.found.folder / "play.gif"
     if path.suffix.lower() not in KINDS:
         raise ValueError(
             f"--out={path} is no film. Accepted: a name that ends in {' or '.join(KINDS)}. Try -o play.gif."
