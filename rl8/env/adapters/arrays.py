@@ -63,6 +63,7 @@ class ToDevice:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pinned: dict[str, Tensor] = {}
+        self._dtypes: dict[str, torch.dtype] = {}  # of observations, by key: a spec at every step is dear
 
     def __call__(self, array: Any, dtype: torch.dtype, key: str = "") -> Tensor:
         """Return an array as a tensor.
@@ -89,10 +90,12 @@ class ToDevice:
             }
             n = next(iter(tensors.values())).shape[0]
             return TensorDict(tensors, batch_size=[n], device=self.device)
-        spec = space_spec(space)
-        assert spec.dtype is not None
-        shift = getattr(space, "start", 0)
-        return self(arrays - shift if np.any(shift) else arrays, spec.dtype, key)
+        if key not in self._dtypes:
+            dtype = space_spec(space).dtype
+            assert dtype is not None
+            self._dtypes[key] = dtype
+        shift = getattr(space, "start", None)
+        return self(arrays if shift is None or not np.any(shift) else arrays - shift, self._dtypes[key], key)
 
 
 def to_host(actions: Nested, space: Any) -> Any:
