@@ -153,10 +153,17 @@ def scaling() -> Iterator[Point]:
         yield replace(base, minibatches=minibatches)
 
 
+def small_work() -> Iterator[Point]:
+    """Yield what most people begin with: few environments, narrow networks, minibatches of 256 env steps."""
+    for num_envs in (8, 128, 1024):
+        point = Point(num_envs=num_envs, width=64)
+        yield replace(point, minibatches=point.transitions // 256)
+
+
 def cpu_points() -> list[Point]:
     """Return the points of the study on a CPU, each once, in the order in which they are measured."""
     default = Point(num_envs=8192)
     small = [point for point in grid() if point.transitions <= 131072]
     few = [point for point in others() if point.num_envs in (256, 1024, 8192)]
     rest = sorted([*grid(), *others()], key=lambda point: point.flops)
-    return list(dict.fromkeys([Point(), default, *small, *scaling(), *few, *rest]))
+    return list(dict.fromkeys([Point(), default, *small_work(), *small, *scaling(), *few, *rest]))

@@ -235,7 +235,7 @@ def made_up_study(device="cpu"):
         for name, values in speeds.items()
         for number, value in enumerate(values)
     ]
-    points = [*plan.grid(), *plan.others(), *plan.scaling()]
+    points = [*plan.grid(), *plan.others(), *plan.scaling(), *plan.small_work()]
     own = {"eval_s": 0.0101, "background_s": 0.0059}
     results = {
         "peaks": {"gflops": 175.0, "bf16_gflops": 900.0, "copy_gb_s": 20.0, "triad_gb_s": 19.0},
@@ -334,6 +334,9 @@ def test_points_are_measured_once_and_the_base_first():
         assert any((point.num_envs, point.horizon) == size for point in points)
     assert {point.env for point in points} == set(bounds.ENVS)
     assert any(point.model == "lstm" for point in points)
+    small = list(plan.small_work())
+    assert {point.transitions / point.minibatches for point in small} == {256}
+    assert set(small) < set(points)
 
 
 def test_dear_points_are_left_out_with_a_reason():
