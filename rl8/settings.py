@@ -76,6 +76,10 @@ class TrainerSettings:
         experiment_name: MLflow experiment that the run is recorded under.
         run_name: Name of the run; None names it for what it is (`cartpole-ppo-seed1`), a sweep's job by what varies.
         track: Whether the run is recorded in MLflow.
+        tensorboard: Whether TensorBoard's event files are written too, in `tensorboard/` of the run's folder (extra
+            `rl8[tensorboard]`).
+        wandb: Whether the run is recorded by Weights & Biases too: `"online"`, `"offline"` (in `wandb/` of the run's
+            folder, for `wandb sync`), or None (extra `rl8[wandb]`).
         seconds_per_log: Least seconds between two iterations that are recorded; in a run's first minutes less, a
             fiftieth of its age. Evaluations and the last iteration always are. 0 records every iteration.
         view: `"live"` (rich), `"plain"` (lines), `"none"`, or `"auto"`: live on a terminal, plain elsewhere.
@@ -104,6 +108,8 @@ class TrainerSettings:
     experiment_name: str = "rl8"
     run_name: str | None = None
     track: bool = True
+    tensorboard: bool = False
+    wandb: str | None = None
     seconds_per_log: float = 2.0
     view: str = "auto"
     steps_per_eval: int | None = None
@@ -133,6 +139,8 @@ class TrainerSettings:
         """
         convert_fields(self, "trainer")
         check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
+        if self.wandb is not None:
+            check_choice("trainer.wandb", self.wandb, ("offline", "online"))
         check_choice("trainer.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)

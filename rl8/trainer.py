@@ -34,8 +34,10 @@ from rl8.rng import forked
 from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
 from rl8.rollout.nonfinite import evidence
 from rl8.settings import TrainerSettings
+from rl8.tracking import writers
 from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
+from rl8.tracking.records import Records
 from rl8.tracking.run import NOTE, SAVED_AT, Tracker
 from rl8.tracking.secrets import redacted
 from rl8.tracking.store import first_line
@@ -105,6 +107,7 @@ class Trainer:
     ) -> None:
         given: dict[str, Any] = dict(options)
         self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
+        writers.check(self.settings)
         check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
         if isinstance(env, Algorithm):
             late = [*given, *(["seed"] if seed is not None else [])]
@@ -299,14 +302,14 @@ class Trainer:
             self._notes.append(f"Not an exact resume: the state of {name} can't be saved, so its episodes begin anew.")
         self.files.open(self.source or as_yaml(self.config))
         try:
-            tracker = self._start_tracker(stop, resumed)
+            records = self._start_records(stop, resumed)
         except BaseException:
             self.files.abandon()
             self._resumed = resumed
             raise
-        log = Recorder(tracker.log_metrics if tracker else _ignore, self.settings.seconds_per_log)
+        log = Recorder(records.log_metrics, self.settings.seconds_per_log)
         try:
-            view = self._view = self._start_view(tracker, stop)
+            view = self._view = self._start_view(records, stop)
             with stop_signals(view.message) as signals, self.algorithm.execution.applied():
                 evaluated, self._stop_reason = False, None
                 self.callbacks.call("on_start", metrics)
@@ -320,14 +323,14 @@ class Trainer:
                             self.callbacks.call("on_evaluation", metrics)
                     seen = stop.state_dict()
                     met = stop(metrics)
-                    self._note(seen, metrics, tracker)
+                    self._note(seen, metrics, records)
                     log.add(metrics, self.algorithm.env_steps, always=evaluated)
                     view.update(metrics, stop.progress(metrics))
-                    self._film_on_the_way(tracker, eval_env_config)
-                    self._checkpoint(metrics, tracker)
+                    self._film_on_the_way(records, eval_env_config)
+                    self._checkpoint(metrics, records)
                 self.stopped_by = signals[0] if signals else None
                 log.flush()
-                files = self._save(self._whole(tracker))
+                files = self._save(self._whole(records))
                 self.callbacks.call("on_checkpoint", metrics)
                 if not evaluated and metrics:
                     with self._optional("The final evaluation"):
@@ -342,13 +345,12 @@ class Trainer:
                     if added := self.callbacks.call("on_end", metrics):
                         log.add(added, self.algorithm.env_steps, always=True)
                 reason = f"stopped by {self.stopped_by}" if self.stopped_by else self._reason(stop)
-                self._finish(metrics, files, tracker, reason, eval_env_config)
+                self._finish(metrics, files, records, reason, eval_env_config)
         except BaseException as error:
             self._view.close()
             log.flush()
-            if tracker is not None:
-                killed = not isinstance(error, Exception)  # a second Ctrl-C, sys.exit
-                tracker.finish("KILLED" if killed else "FAILED", "".join(traceback.format_exception(error)))
+            killed = not isinstance(error, Exception)  # a second Ctrl-C, sys.exit
+            records.finish("KILLED" if killed else "FAILED", "".join(traceback.format_exception(error)))
             raise
         finally:
             self._view = NoView("")
@@ -390,37 +392,36 @@ class Trainer:
         self.warnings.append(text)
         self._view.message(text)
 
-    def _note(self, stop: Mapping[str, Any], metrics: Mapping[str, float], tracker: Tracker | None) -> None:
+    def _note(self, stop: Mapping[str, Any], metrics: Mapping[str, float], records: Records) -> None:
         """Note what a checkpoint of this moment says besides the algorithm's state.
 
         Args:
             stop: State of the stop condition before it saw `metrics`: a run that goes on asks it again.
             metrics: Of the last iteration.
-            tracker: Where the run is recorded.
+            records: Where the run is recorded.
         """
         self._extra = {
             "stop": dict(stop),
             "metrics": dict(metrics),
-            "run_id": tracker.run_id if tracker else None,
+            "run_id": records.run_id,
             "best": self.files.best,
             "env_config": redacted(repr(self.settings.env_config)),
             "callbacks": self.callbacks.state_dict(),
         }
 
-    def _checkpoint(self, metrics: Mapping[str, float], tracker: Tracker | None) -> None:
+    def _checkpoint(self, metrics: Mapping[str, float], records: Records) -> None:
         """Write what is due: the best checkpoint, the latest one. A full disk does not end the run: room may come."""
         best, due = self.files.is_best(metrics), self.files.due()
         if not (best or due):
             return
         self._extra |= {"best": self.files.best}
-        extra = self._whole(tracker)
+        extra = self._whole(records)
         with self._optional("A checkpoint", "Training goes on; the next one is tried at its time."):
             if best:
                 self.files.save_best(extra)
             if due:
                 self.files.save(extra)
-                if tracker is not None:
-                    tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
+                records.set_tag(SAVED_AT, str(self.algorithm.env_steps))
         with self._saved_if_it_fails():
             self.callbacks.call("on_checkpoint", dict(metrics))
 
@@ -438,10 +439,9 @@ class Trainer:
             raise
         return [checkpoint, self.files.save_policy()]
 
-    def _whole(self, tracker: Tracker | None) -> dict[str, Any]:
+    def _whole(self, records: Records) -> dict[str, Any]:
         """Return what `_note` noted, with the curve so far and what MLflow has not got yet."""
-        unsent = tracker.unsent() if tracker is not None else []
-        return {**self._extra, "curve": self._points(), "unsent": unsent}
+        return {**self._extra, "curve": self._points(), "unsent": records.unsent()}
 
     def _points(self) -> list[dict[str, float]]:
         """Return the run's curve so far, thinned out, so that a resumed run draws all of it."""
@@ -454,7 +454,7 @@ class Trainer:
         self,
         metrics: Mapping[str, float],
         files: list[Path],
-        tracker: Tracker | None,
+        records: Records,
         reason: str,
         eval_env_config: dict[str, Any] | None,
     ) -> None:
@@ -475,22 +475,19 @@ class Trainer:
             if share := metrics.get(f"eval/{data.EPISODES_UNFINISHED}"):
                 longest = self._evaluation().max_episode_steps
                 summary["evaluation"] += f", of which {share:.0%} had not ended after {longest:,} steps"
-        if tracker is not None:
-            tracker.set_tag(
-                NOTE, "\n".join(f"- **{name}**: {text}" for name, text in {"task": self._title(), **summary}.items())
-            )
-            for file in files:
-                with self._optional(f"Storing {file.name} with the run"):
-                    tracker.log_artifact(file)
-            tracker.set_tag("stop_reason", reason)
-            if self.warnings:
-                tracker.set_tag("warnings", "\n".join(self.warnings))
-            tracker.set_tag(SAVED_AT, str(self.algorithm.env_steps))
-            tracker.finish("KILLED" if self.stopped_by else "FINISHED")
-            self._record(tracker)
+        note = {"task": self._title(), **summary}
+        records.set_tag(NOTE, "\n".join(f"- **{name}**: {text}" for name, text in note.items()))
+        for file in files:
+            with self._optional(f"Storing {file.name} with the run"):
+                records.log_artifact(file)
+        records.set_tag("stop_reason", reason)
+        if self.warnings:
+            records.set_tag("warnings", "\n".join(self.warnings))
+        records.set_tag(SAVED_AT, str(self.algorithm.env_steps))
+        records.finish("KILLED" if self.stopped_by else "FINISHED")
+        self._record(records.tracker)
         summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
-        if tracker is not None:
-            summary["recorded in"] = tracker.where
+        summary |= records.where
         self._view.finish(summary)
 
     def _draw(self, folder: Path) -> Path | None:
@@ -535,7 +532,7 @@ class Trainer:
         config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
         return self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
 
-    def _film_on_the_way(self, tracker: Tracker | None, eval_env_config: dict[str, Any] | None) -> None:
+    def _film_on_the_way(self, records: Records, eval_env_config: dict[str, Any] | None) -> None:
         """Film the policy if it is time, and let the film be written while training goes on."""
         every = self.settings.steps_per_video
         if every is None or self.algorithm.iterations % every or not self.algorithm.env.has_pictures:
@@ -543,7 +540,7 @@ class Trainer:
         with self._optional("A film", "Training goes on."):
             film = self._pictures(eval_env_config)
             path = self.output_dir / "films" / f"{self.algorithm.env_steps:012d}.gif"
-            self._films.add(film, path, None if tracker is None else tracker.log_artifact)
+            self._films.add(film, path, records.log_artifact)
 
     # --------------------------------------------------------------------------------------------------- set-up
 
@@ -657,6 +654,18 @@ class Trainer:
             work=self.algorithm.execution.work,
         )
 
+    def _start_records(self, stop: Condition, resumed: Saved | None) -> Records:
+        tracker = self._start_tracker(stop, resumed)
+        self._record(tracker)
+        run = writers.Recorded(
+            folder=self.output_dir,
+            name=self.settings.run_name or self._name(),
+            experiment=self.settings.experiment_name,
+            config=self.config,
+            env_steps=self.algorithm.env_steps if resumed is not None and self.settings.resume is not None else None,
+        )
+        return Records(tracker, writers.start(self.settings, run, self._notes.append))
+
     def _start_tracker(self, stop: Condition, resumed: Saved | None) -> Tracker | None:
         if not self.settings.track:
             return None
@@ -675,22 +684,22 @@ class Trainer:
             env_steps=self.algorithm.env_steps if goes_on and resumed and not resumed.skipped else None,
             folder=self.output_dir,
         )
-        self._record(tracker)
         if goes_on and resumed:
             tracker.send_again(resumed.extra.get("unsent", []))
         return tracker
 
-    def _record(self, tracker: Tracker) -> None:
+    def _record(self, tracker: Tracker | None) -> None:
         """Note in the run's folder where the run is recorded."""
+        if tracker is None:
+            return
         with self._optional("Noting the MLflow run in the run's folder", "All else goes on."):
             self.files.record(tracker.record)
 
-    def _start_view(self, tracker: Tracker | None, stop: Condition) -> View:
+    def _start_view(self, records: Records, stop: Condition) -> View:
         algorithm = self.algorithm
         view = make_view(self.settings.view, title=self._title())
         view.readings.scale = self._return_scale
-        if tracker is not None:
-            tracker.notify = view.message
+        records.tell(view.message)
         hparams = algorithm.hparams
         weights = sum(parameter.numel() for parameter in algorithm.parameters)
         info = {
@@ -705,7 +714,7 @@ class Trainer:
             info["returns"] = f"per {self._return_steps} steps, training's in proportion"
         if self._origin is not None:
             info["begins from"] = f"{self._origin}, {algorithm.env_steps:,} env steps"
-        view.start(info | ({"recorded in": tracker.place} if tracker is not None else {}))
+        view.start(info | ({} if records.tracker is None else {"recorded in": records.tracker.place}))
         if algorithm.env.has_ends and (hparams.horizons_per_env_reset or 1) > 0:
             every = (hparams.horizons_per_env_reset or 1) * hparams.horizon
             view.message(
@@ -743,10 +752,6 @@ class RecurrentTrainer(Trainer):
     """A `Trainer` of policies with memory: an LSTM by default."""
 
     algorithm_cls = RecurrentAlgorithm
-
-
-def _ignore(metrics: Mapping[str, float], step: int) -> None:
-    """Record nothing."""
 
 
 def _go_on(stop: Condition, resumed: Saved | None) -> tuple[dict[str, float], bool, str]:

@@ -75,6 +75,8 @@ class TrainerOptions(AlgorithmOptions, total=False):
     experiment_name: str
     run_name: str | None
     track: bool
+    tensorboard: bool
+    wandb: str | None
     seconds_per_log: float
     view: str
     steps_per_eval: int | None

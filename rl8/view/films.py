@@ -29,13 +29,13 @@ class Films:
         self._thread: ThreadPoolExecutor | None = None
         self._written: list[Future[None]] = []
 
-    def add(self, film: Film, path: Path, keep: Callable[[Path, str], None] | None) -> None:
+    def add(self, film: Film, path: Path, keep: Callable[[Path, str], None]) -> None:
         """Queue a film.
 
         Args:
             film: The film.
             path: The file to write.
-            keep: Called with the file and the name of its folder once it is written; None leaves it there alone.
+            keep: Called with the file and the name of its folder once it is written.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "rl8-films")
@@ -50,8 +50,7 @@ class Films:
         return [f"{type(error).__name__}: {error}" for error in found if error is not None]
 
 
-def _write(film: Film, path: Path, keep: Callable[[Path, str], None] | None) -> None:
+def _write(film: Film, path: Path, keep: Callable[[Path, str], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write(film, path)
-    if keep is not None:
-        keep(path, path.parent.name)
+    keep(path, path.parent.name)

@@ -87,6 +87,8 @@ WITH = {
 # What a short run on a CPU can't show, and where it is shown.
 ELSEWHERE = {
     **effects.ACCEPTED,
+    "trainer.tensorboard": "an extra: tests/tracking/test_writers.py",
+    "trainer.wandb": "an extra: tests/tracking/test_writers.py",
     "trainer.seconds_per_log": "acts in longer runs: tests/tracking/test_thinning.py",
     "device.device": "there is a CPU only: tests/execution",
     "device.graphs": "refused on a CPU: tests/config/test_effects.py",
