@@ -32,7 +32,7 @@ def sweep(
         plans: What the jobs were found to mean.
         command: What was typed.
         words: Flags and overrides for Hydra.
-        folder: For the runs' folders, `sweep.csv` and `sweep.png`.
+        folder: For the runs' folders, the table and the pictures.
         count: Number of jobs; None if the sweeper decides as it goes.
         retry: Whether jobs that failed before are tried again.
 

@@ -6,6 +6,7 @@ The launching process calls `start_sweep`, which also tells the jobs through two
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -34,6 +35,7 @@ from rl8.tracking.store import (
     public_uri,
     store_uri,
 )
+from rl8.view.overview import overview
 from rl8.view.plots import sweep_chart, sweep_csv
 
 if TYPE_CHECKING:
@@ -91,9 +93,14 @@ class Combination:
     runs: tuple[SweepRun, ...]
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a search pruned one of the runs: it is neither a result nor a failure."""
+        return any(run.status == PRUNED for run in self.runs)
+
+    @property
     def results(self) -> list[float]:
         """The results of the runs that have one; none where a search pruned one of them."""
-        if any(run.status == PRUNED for run in self.runs):
+        if self.is_pruned:
             return []
         found = [run.result for run in self.runs if run.status == "FINISHED" and run.result is not None]
         return [value for value in found if math.isfinite(value)]
@@ -251,7 +258,10 @@ def finish_sweep(
     notify: Callable[[str], None] | None = None,
     interrupted: bool = False,
 ) -> SweepSummary:
-    """Gather the jobs' runs into `sweep.csv` and `sweep.png` on the parent, and end it.
+    """Gather the jobs' runs into a table and pictures on the parent, and end it.
+
+    The files are `sweep.csv`, `sweep.png` (the result against each setting), and with two settings or more
+    `sweep-overview.png` (every combination).
 
     The parent ends FAILED if any job did not finish. A job whose run is still RUNNING was killed too fast to say so:
     it is marked KILLED. What the parent's store does not take is said, and never raised.
@@ -260,7 +270,7 @@ def finish_sweep(
         run_id: What `start_sweep` returned.
         metric: The metric to compare by, e.g. `"eval/returns/mean"`; `returns/mean` where no run has it.
         jobs: How many jobs were started, so that those without a run are counted; None counts the runs.
-        folder: Where the two files are kept as well; None keeps them in MLflow only.
+        folder: Where the files are kept as well; None keeps them in MLflow only.
         notify: Called with each message to the user; a warning in the log by default.
         interrupted: Whether the sweep was stopped from outside, and may go on: the parent ends KILLED.
 
@@ -417,7 +427,7 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None], in
     parent = tracking.Tracker.start(experiment_name="", run_id=summary.run_id, notify=tell)
     runs = summary.runs
     try:
-        for name, write in (("sweep.csv", _write_table), ("sweep.png", _draw)):
+        for name, write in FILES.items():
             try:
                 if (file := write(summary, folder / name)) is not None:
                     parent.log_artifact(file)
@@ -440,16 +450,25 @@ def _write_table(summary: SweepSummary, path: Path) -> Path:
     return sweep_csv(_rows(summary.runs, summary.metric), path)
 
 
-def _draw(summary: SweepSummary, path: Path) -> Path | None:
-    runs = summary.runs
+def _draw(draw: Callable[..., Path | None], summary: SweepSummary, path: Path) -> Path | None:
+    pruned = {run.run_id for one in summary.combinations if one.is_pruned for run in one.runs}
+    runs = [run for run in summary.runs if run.run_id not in pruned]
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
-    return sweep_chart(
+    return draw(
         [run.settings for run in runs],
         [run.result if run.status == "FINISHED" else None for run in runs],
         path,
         metric=summary.metric,
         title=f"Sweep of {', '.join(names)}",
     )
+
+
+#: What a sweep leaves with its parent, and how it is made.
+FILES: Final[dict[str, Callable[[SweepSummary, Path], Path | None]]] = {
+    "sweep.csv": _write_table,
+    "sweep.png": functools.partial(_draw, sweep_chart),
+    "sweep-overview.png": functools.partial(_draw, overview),
+}
 
 
 def _rows(runs: Sequence[SweepRun], metric: str) -> list[dict[str, object]]:

@@ -31,12 +31,12 @@ Points = Sequence[tuple[float, float]]
 
 RETURNS_STD: Final = "returns/std"
 
-_INK: Final = "#1f2937"
-_SOFT: Final = "#6b7280"
-_GRID: Final = "#e5e7eb"
+INK: Final = "#1f2937"
+SOFT: Final = "#6b7280"
+GRID: Final = "#e5e7eb"
 _TRAIN: Final = "#2563eb"
 _EVAL: Final = "#ea580c"
-_FAILED: Final = "#dc2626"
+FAILED: Final = "#dc2626"
 _HUES: Final = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#db2777")
 _DPI: Final = 160
 # A curve of more points than this is drawn over its moving mean.
@@ -69,9 +69,9 @@ def learning_curve(
     """
     train = [(step, scale * value) for step, value in _points(history, RETURNS_MEAN)]
     evaluation = _points(history, EVAL_RETURNS_MEAN)
-    if not (train or evaluation) or not _can_draw(path):
+    if not (train or evaluation) or not can_draw(path):
         return None
-    figure, (axes,) = _figure(title, subtitle, panels=1)
+    figure, (axes,) = new_figure(title, subtitle, panels=1)
     if train:
         _draw_training(axes, train, {step: scale * width for step, width in _points(history, RETURNS_STD)})
     if evaluation:
@@ -82,15 +82,15 @@ def learning_curve(
         _note_last(axes, evaluation[-1], _EVAL)
     else:
         _note_last(axes, train[-1], _TRAIN)
-    axes.set_xlabel("env steps", color=_SOFT)
-    axes.set_ylabel(ylabel, color=_SOFT)
+    axes.set_xlabel("env steps", color=SOFT)
+    axes.set_ylabel(ylabel, color=SOFT)
     axes.set_xlim(left=0)
     _count_steps(axes)
     _legend(axes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _can_draw(path: str | Path) -> bool:
+def can_draw(path: str | Path) -> bool:
     """Return whether Matplotlib is installed, which mlflow-skinny does not bring; if not, say so."""
     if importlib.util.find_spec("matplotlib") is not None:
         return True
@@ -163,18 +163,18 @@ def sweep_chart(
     """
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     panels = [name for name in names if name != "seed"] or names
-    if not panels or not results or not _can_draw(path):
+    if not panels or not results or not can_draw(path):
         return None
     values = [value if value is not None and math.isfinite(value) else None for value in results]
     failed = sum(value is None for value in values)
     subtitle = f"{len(results)} runs" + (f", {failed} without a result" if failed else "")
-    figure, all_axes = _figure(title, subtitle, panels=len(panels))
+    figure, all_axes = new_figure(title, subtitle, panels=len(panels))
     for name, axes in zip(panels, all_axes, strict=True):
         others = [other for other in panels if other != name]
         hue = others[0] if len(others) == 1 else None
         _draw_setting(axes, name, hue, settings, values)
-        axes.set_ylabel(metric, color=_SOFT)
-    return _save(figure, path)
+        axes.set_ylabel(metric, color=SOFT)
+    return save(figure, path)
 
 
 def _draw_setting(
@@ -183,7 +183,7 @@ def _draw_setting(
     """Draw one panel: the results against the setting `name`, a colour per value of the setting `hue`."""
     texts = [setting.get(name, "") for setting in settings]
     places, labels = _places(texts)
-    groups = _in_order(setting.get(hue, "") for setting in settings) if hue else [""]
+    groups = in_order(setting.get(hue, "") for setting in settings) if hue else [""]
     if len(groups) > len(_HUES):
         hue, groups = None, [""]
     for group, color in zip(groups, _HUES, strict=False):
@@ -210,23 +210,23 @@ def _draw_setting(
             transform=axes.get_xaxis_transform(),
             marker="x",
             s=40,
-            color=_FAILED,
+            color=FAILED,
             label="failed",
             zorder=5,
             clip_on=False,
         )
-    axes.set_xlabel(name, color=_SOFT)
+    axes.set_xlabel(name, color=SOFT)
     _scale(axes, name, places, labels)
     _legend(axes)
 
 
 def _places(texts: Iterable[str]) -> tuple[dict[str, float], list[str]]:
     """Return where on the x axis each value lies, and the labels of values that are no numbers."""
-    ordered = _in_order(texts)
-    numbers = [_number(text) for text in ordered]
+    ordered = in_order(texts)
+    numbers = [as_number(text) for text in ordered]
     if all(number is not None for number in numbers):
         return {text: float(number or 0.0) for text, number in zip(ordered, numbers, strict=True)}, []
-    return {text: float(index) for index, text in enumerate(ordered)}, [_short(text) for text in ordered]
+    return {text: float(index) for index, text in enumerate(ordered)}, [short(text) for text in ordered]
 
 
 def _scale(axes: Axes, name: str, places: Mapping[str, float], labels: Sequence[str]) -> None:
@@ -236,7 +236,7 @@ def _scale(axes: Axes, name: str, places: Mapping[str, float], labels: Sequence[
         axes.set_xlim(-0.5, len(labels) - 0.5)
         return
     ticks = sorted(set(places.values()))
-    if _is_logarithmic(name, ticks):
+    if is_logarithmic(name, ticks):
         axes.set_xscale("log")
     if len(ticks) <= 8:
         axes.set_xticks(ticks, [f"{tick:.6g}" for tick in ticks], minor=False)
@@ -244,7 +244,7 @@ def _scale(axes: Axes, name: str, places: Mapping[str, float], labels: Sequence[
     axes.margins(x=0.08)
 
 
-def _is_logarithmic(name: str, ticks: Sequence[float]) -> bool:
+def is_logarithmic(name: str, ticks: Sequence[float]) -> bool:
     """Return whether values belong on a logarithmic axis: learning rates, and what its ratios spread more evenly.
 
     Args:
@@ -263,12 +263,13 @@ def _widest_gap(ticks: Sequence[float]) -> float:
     return max(b - a for a, b in itertools.pairwise(ticks)) / (ticks[-1] - ticks[0])
 
 
-def _in_order(texts: Iterable[str]) -> list[str]:
+def in_order(texts: Iterable[str]) -> list[str]:
     """Return each value once: numbers by size, then the rest as first met."""
-    return sorted(dict.fromkeys(texts), key=lambda text: (_number(text) is None, _number(text) or 0.0))
+    return sorted(dict.fromkeys(texts), key=lambda text: (as_number(text) is None, as_number(text) or 0.0))
 
 
-def _number(text: str) -> float | None:
+def as_number(text: str) -> float | None:
+    """Return the finite number that a text is, or None."""
     try:
         number = float(text)
     except ValueError:
@@ -276,7 +277,7 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Return a label that fits: the end of an import path, at most 18 characters."""
     name = text if text.startswith(("[", "{")) else text.rpartition(".")[2]
     return (name if len(name) <= 18 else f"{name[:17]}…") or "none"
@@ -301,7 +302,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _figure(title: str, subtitle: str, panels: int) -> tuple[Figure, list[Axes]]:
+def new_figure(title: str, subtitle: str, panels: int) -> tuple[Figure, list[Axes]]:
     """Return an empty figure in the common look, with its panels side by side, at most three in a row."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -312,17 +313,17 @@ def _figure(title: str, subtitle: str, panels: int) -> tuple[Figure, list[Axes]]
     header = 0.62 if subtitle else 0.42
     layout = ConstrainedLayoutEngine(rect=(0.01, 0.01, 0.97, 0.98 - header / height))
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
-    figure.text(0.02, 1 - 0.16 / height, title, va="top", color=_INK, fontsize=14, fontweight="bold")
-    figure.text(0.02, 1 - 0.44 / height, subtitle, va="top", color=_SOFT, fontsize=9.5)
+    figure.text(0.02, 1 - 0.16 / height, title, va="top", color=INK, fontsize=14, fontweight="bold")
+    figure.text(0.02, 1 - 0.44 / height, subtitle, va="top", color=SOFT, fontsize=9.5)
     grid = figure.subplots(rows, columns, squeeze=False)
     all_axes = [axes for row in grid for axes in row]
     for axes in all_axes[panels:]:
         axes.remove()
     for axes in all_axes[:panels]:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_GRID)
-        axes.tick_params(colors=_SOFT, labelsize=9.5, length=0)
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.tick_params(colors=SOFT, labelsize=9.5, length=0)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
     return figure, all_axes[:panels]
 
@@ -336,10 +337,11 @@ def _count_steps(axes: Axes) -> None:
 def _legend(axes: Axes) -> None:
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _save(figure: Any, path: str | Path) -> Path:
+def save(figure: Any, path: str | Path) -> Path:
+    """Write a figure as PNG, as a whole or not at all."""
     with atomic(path) as file:
         figure.savefig(file, format="png", facecolor="white")
     return Path(path)

@@ -1,4 +1,6 @@
 import csv
+import functools
+import itertools
 import math
 import os
 import socket
@@ -120,6 +122,27 @@ def test_where_nothing_typed_differs_any_parameter_may(store_dir):
         {"algo.gamma": "0.9"},
         {"algo.gamma": "0.99"},
     ]
+
+
+def test_two_settings_make_an_overview_without_what_was_pruned(store_dir, monkeypatch):
+    drawn = []
+    monkeypatch.setitem(
+        sweeps.FILES, "sweep-overview.png", functools.partial(sweeps._draw, lambda *a, **k: drawn.append(a))
+    )
+    run_id = start_sweep("study", ["algo.gamma=0.9,0.99", "algo.horizon=8,16", "seed=1,2"])
+    for gamma, horizon, seed in itertools.product((0.9, 0.99), (8, 16), (1, 2)):
+        tracker = Tracker.start(
+            experiment_name="study", params={"algo": {"gamma": gamma, "horizon": horizon}, "seed": seed}
+        )
+        tracker.log_metrics({METRIC: gamma + horizon}, step=64)
+        if (gamma, horizon, seed) == (0.99, 16, 2):
+            tracker.set_tag("stop_reason", "pruned: it was worse")
+        tracker.finish("FAILED" if (gamma, horizon) == (0.9, 16) else "FINISHED")
+    finish_sweep(run_id, METRIC, folder=store_dir)
+    ((settings, results, path),) = drawn
+    assert path == store_dir / "sweep-overview.png"
+    assert len(settings) == 6
+    assert results == [8.9, 8.9, None, None, 8.99, 8.99]
 
 
 def test_a_metric_that_no_run_has_is_replaced_by_the_training_return(store_dir):

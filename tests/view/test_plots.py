@@ -14,13 +14,13 @@ from rl8.view.plots import learning_curve, sweep_chart, sweep_csv
 def figure(monkeypatch):
     """Keep the figure that is saved, to look at what was drawn."""
     kept = []
-    save = plots._save
+    save = plots.save
 
     def keep(figure, path):
         kept.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return kept
 
 
