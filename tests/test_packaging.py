@@ -94,8 +94,8 @@ def requirements():
     return [need for need in found if not need.marker or any(need.marker.evaluate({"extra": name}) for name in extras)]
 
 
-# Extras that are too heavy to install for the tests; their adapters are tried where they are installed.
-HEAVY = {"envpool", "mjlab"}
+# Extras that are too heavy to install for the tests; they are tried where they are installed.
+HEAVY = {"envpool", "hydra-ray-launcher", "mjlab", "ray"}
 
 
 @pytest.mark.parametrize("name", sorted({requirement.name for requirement in requirements()} - HEAVY))

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -42,6 +42,9 @@ from rl8.kinds import as_text
 
 COMMANDS = ("train", "resume", "eval", "play", "export")
 GROUPS = ("env", "model", "distribution", "algo", "trainer", "device", "stop", "callbacks", "experiment")
+
+# The extras of rl8 that bring Hydra's launchers.
+EXTRAS: Final = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
 _HERE = Path(__file__).resolve().parents[1]
 # a wheel carries the files inside the package, a clone beside it
@@ -538,8 +541,17 @@ def _check_choice(override: Override) -> None:
         raise ValueError(
             f"Unknown key {group!r}. Accepted: names with dots. Try {key}={shlex.quote(_as_text(override))}."
         )
+    if group.startswith("hydra/"):
+        known = _loader().get_group_options(group)
+        if known and isinstance(value, str) and value not in known:
+            extra = EXTRAS.get(value) if group == "hydra/launcher" else None
+            raise ValueError(
+                unknown_option(group, value, known)
+                if extra is None
+                else f"{group}={value} needs a plugin of Hydra's. Type: pip install 'rl8[{extra}]'."
+            )
     if group not in GROUPS:
-        return  # hydra/launcher and the like, and groups of the user's own: Hydra lists their options
+        return  # the rest of Hydra's, and groups of the user's own: Hydra lists their options
     known = list(options(group))
     if override.is_delete() and group == "experiment":
         return

@@ -21,7 +21,9 @@ SWEEP: Final = "sweep.json"
 RESULT: Final = "result.json"
 #: Where sweeps are looked for.
 SWEEPS: Final = runs.OUTPUTS / "sweeps"
+# Held by the process that is at the sweep, and at the job.
 _LOCK: Final = ".sweep.lock"
+_JOB_LOCK: Final = ".job.lock"
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,23 @@ def held(folder: Path) -> Iterator[None]:
             f"The sweep in {folder} is running in another process. Accepted: a sweep that was interrupted or has "
             f"ended. Stop it first, or begin another: hydra.sweep.dir={folder}-2."
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Let no other process do the job in a folder while the block runs; wait for one that does."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _JOB_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{name} is running in another process already, and is waited for.")
+        lock.acquire()
     try:
         yield
     finally:

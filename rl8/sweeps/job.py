@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import re
 import time
 import traceback
 from collections.abc import Sequence
@@ -47,9 +49,14 @@ def run(cfg: DictConfig) -> float:
         KeyboardInterrupt: If a signal ended the job, so that no other begins.
     """
     settings = HydraConfig.get()
-    words = list(settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
-    name = f"job {settings.job.num}"
+    with kept.alone(folder, f"job {settings.job.num}"):  # one that a cluster runs outlives the sweep that began it
+        return _do(settings, folder)
+
+
+def _do(settings: Any, folder: Path) -> float:
+    """Do a job, unless it has a result; see `run`."""
+    words, name = list(settings.overrides.task), f"job {settings.job.num}"
     before = kept.result(folder)
     if before is not None:
         ended = f"failed before ({before.error}), --retry tries it again" if before.error else "finished already"
@@ -107,7 +114,7 @@ def _placed(plan: Plan, settings: Any, folder: Path) -> Plan:
         if trainer.view == "auto":  # what is shown of several runs at once would be mixed up
             trainer = replace(trainer, view="none")
         if device.device == "cuda":
-            device = replace(device, device=_own_gpu(int(os.environ.get(SLOT, settings.job.num))))
+            device = replace(device, device=_own_gpu(_slot(settings.job.num)))
     own = Path(trainer.output_dir) if trainer.output_dir is not None else folder
     if not (folder / BEGUN).exists():
         (folder / BEGUN).touch()
@@ -119,8 +126,17 @@ def _placed(plan: Plan, settings: Any, folder: Path) -> Plan:
     return replace(plan, trainer=trainer, device=device)
 
 
+def _slot(number: int) -> int:
+    """Return which of the processes that work side by side this one is; where that is not known, a job's number."""
+    name = re.search(r"-(\d+)$", multiprocessing.current_process().name)  # as joblib's are called, from 1
+    return int(os.environ.get(SLOT, int(name[1]) - 1 if name else number))
+
+
 def _own_gpu(slot: int) -> str:
-    """Return the GPU of a process that works beside others: they are dealt out in turn."""
+    """Return the GPU of a process that works beside others: they are dealt out in turn.
+
+    Slurm and Ray let each job see its own alone.
+    """
     import torch
 
     count = torch.cuda.device_count()

@@ -108,7 +108,7 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["experiment=null"], r"'experiment=null' leaves no experiment\. .* Try ~experiment to have none"),
         (["experiment=nope"], "experiment=nope is unknown"),
         (["+env=pendulum"], r"'\+env=pendulum': env is chosen already\. Try env=pendulum"),
-        (["hydra/launcher=slrm"], r"hydra/launcher=slrm is unknown.*Accepted: basic, joblib"),
+        (["hydra/launcher=slrm"], r"hydra/launcher=slrm is unknown.*Accepted: basic, joblib.*[^.]\.$"),
         (
             ["algo.gama=1"],
             r"Unknown key 'algo\.gama'\. Did you mean 'algo\.gamma'\? Accepted in algo: .* Try algo\.gamma=1",
@@ -155,6 +155,12 @@ def test_words_that_name_nothing_are_refused(folder, words, message):
 
     with pytest.raises(ValueError, match=message):
         both()
+
+
+def test_a_launcher_that_is_not_installed_says_what_to_type(folder, monkeypatch):
+    monkeypatch.setattr(compose, "EXTRAS", {"cluster": "mine"})
+    with pytest.raises(ValueError, match=r"hydra/launcher=cluster needs a plugin .* Type: pip install 'rl8\[mine\]'\."):
+        checked("hydra/launcher=cluster")
 
 
 def test_the_root_file_must_exist(folder):

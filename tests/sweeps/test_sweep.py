@@ -1,10 +1,13 @@
 import json
+import math
 import os
 import signal
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -285,6 +288,50 @@ def test_gpus_are_dealt_out(workdir, monkeypatch):
     assert [job._own_gpu(slot) for slot in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert job._own_gpu(3) == "cuda"
+
+
+@pytest.mark.parametrize(("name", "slot"), [("MainProcess", 7), ("LokyProcess-3", 2), ("SpawnPoolWorker-1", 0)])
+def test_a_gpu_goes_with_the_process_where_that_is_known(name, slot, monkeypatch):
+    monkeypatch.delenv(job.SLOT, raising=False)
+    monkeypatch.setattr(job.multiprocessing, "current_process", lambda: SimpleNamespace(name=name))
+    assert job._slot(7) == slot
+    monkeypatch.setenv(job.SLOT, "5")
+    assert job._slot(7) == 5
+
+
+def test_a_job_that_another_process_does_is_waited_for(workdir, monkeypatch, capfd):
+    (workdir / "out" / "0").mkdir(parents=True)
+    other = FileLock(workdir / "out" / "0" / ".job.lock", thread_local=False)
+    other.acquire()
+
+    def say(message):
+        assert message == "job 0 is running in another process already, and is waited for."
+        kept.save_result(workdir / "out" / "0", kept.Result(0, ["seed=3"], objective=4.0))
+        other.release()
+
+    monkeypatch.setattr(kept, "say", say)
+    monkeypatch.setattr(launch, "build", lambda plan, folder, words: pytest.fail("it was done twice"))
+    monkeypatch.setattr(kept, "clear", lambda *arguments, **options: None)
+    assert main(["-m", "seed=3", "hydra.sweep.dir=out", *UNTRACKED]) == 0
+    assert "job 0: finished already" in capfd.readouterr().out
+
+
+def test_submitits_local_executor(workdir, capfd):
+    pytest.importorskip("submitit", reason="the extra rl8[submitit] is not installed")
+    words = ["hydra/launcher=submitit_local", "seed=1,2", "env=discrete_dummy", "hydra.sweep.dir=out"]
+    assert main(["-m", *UNTRACKED, *words]) == 0
+    found = kept.results(workdir / "out")
+    assert [(one.number, one.error, math.isfinite(one.objective)) for one in found] == [(0, "", True), (1, "", True)]
+    assert "2 of 2 runs finished; files in out" in capfd.readouterr().out
+
+
+def test_ray(workdir, capfd):
+    pytest.importorskip("ray", reason="Ray and hydra-ray-launcher are not installed")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="hydra-ray-launcher is not installed")
+    words = ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "seed=1,2", "env=discrete_dummy"]
+    assert main(["-m", *UNTRACKED, *words, "hydra.sweep.dir=out"]) == 0
+    found = kept.results(workdir / "out")
+    assert [(one.number, one.error, math.isfinite(one.objective)) for one in found] == [(0, "", True), (1, "", True)]
 
 
 def test_jobs_in_workers_and_one_that_dies(workdir, capfd):
