@@ -29,7 +29,7 @@ from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.schedules import Schedule
+from rl8.ppo.scheduled import schedule_of
 from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
@@ -128,13 +128,8 @@ def verify(plan: Plan) -> None:
     """
     stop_condition(plan)
     hparams, lr = Hyperparameters(**plan.algorithm.options), plan.optimizer.options.get("lr", 1e-3)
-    Schedule(lr, hparams.lr_schedule, hparams.lr_schedule_kind, name="algo.lr_schedule")
-    Schedule(
-        hparams.entropy_coeff,
-        hparams.entropy_coeff_schedule,
-        hparams.entropy_coeff_schedule_kind,
-        name="algo.entropy_coeff_schedule",
-    )
+    schedule_of(hparams, "lr", lr)
+    schedule_of(hparams, "entropy_coeff")
 
 
 def parts(plan: Plan) -> Parts:

@@ -45,6 +45,8 @@ def metric_names(algorithm: Algorithm) -> list[str]:
     """Return every metric that an iteration or an evaluation of an algorithm may have."""
     own = [f"env/{name}" for name in sorted(algorithm.env.metric_names)]
     more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
+    moving = [f"coefficients/{name}" for name in algorithm.coefficients.reported()]
+    more += [name for name in moving if name not in METRICS]
     evaluated = own
     if algorithm.episodes is not None:
         more, evaluated = [*more, *data.EPISODE_METRICS], [*own, *data.EVAL_EPISODES]

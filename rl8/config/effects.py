@@ -8,6 +8,7 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 
 from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.scheduled import SCHEDULED
 
 Reason = Callable[[Hyperparameters, Mapping[str, Any]], str]
 
@@ -29,16 +30,22 @@ def _starts_at_zero(schedule: Any) -> bool:
     return isinstance(schedule, list) and bool(schedule) and isinstance(schedule[0], list) and schedule[0][:1] == [0]
 
 
+def _scheduled(name: str) -> Reason:
+    def reason(hparams: Hyperparameters, config: Mapping[str, Any]) -> str:
+        schedules = {f"algo.schedules.{name}": hparams.schedules[name]}
+        schedules[f"algo.{name}_schedule"] = getattr(hparams, f"{name}_schedule", None)
+        found = [key for key, points in schedules.items() if _starts_at_zero(points)]
+        return f"{found[0]} says the value from env step 0 on" if found else ""
+
+    return reason
+
+
 # Why a key has no effect with the other options as they are; empty where it has one.
 RULES: Final[dict[str, Reason]] = {
+    **{f"algo.{name}": _scheduled(name) for name in SCHEDULED if name != "lr"},
     "algo.lr_schedule_kind": lambda h, _: "" if h.lr_schedule else "algo.lr_schedule is null",
     "algo.entropy_coeff_schedule_kind": lambda h, _: (
         "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null"
-    ),
-    "algo.entropy_coeff": lambda h, _: (
-        "algo.entropy_coeff_schedule says the weight from env step 0 on"
-        if _starts_at_zero(h.entropy_coeff_schedule)
-        else ""
     ),
     "algo.amp_dtype": lambda h, _: "" if h.enable_amp else "algo.enable_amp is false",
     "algo.shuffle_minibatches": lambda h, _: (

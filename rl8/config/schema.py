@@ -21,6 +21,7 @@ from rl8.config.effects import idle
 from rl8.config.targets import check_target
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.ppo.scheduled import ended, rates
 from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
 
@@ -156,6 +157,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
     goal = options("goal", config["goal"], Goal, before=before.get("goal"))
     network = _network(config["network"])
+    algo["schedules"] = ended(algo.get("schedules"), goal.env_steps)
     hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",), before=before.get("algo")))
     trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     device = options("device", config["device"], DeviceSettings, before=before.get("device"))
@@ -164,7 +166,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     for key in ("env", "algo.optimizer"):
         if parts[key] is None:
             raise ValueError(_no_target(key))
-    _start_rate(cast(Part, parts["algo.optimizer"]), before, hparams["lr_schedule"])
+    _start_rate(cast(Part, parts["algo.optimizer"]), before, *rates(Hyperparameters(**hparams)))
     stop = _stop(config["stop"], before.get("stop"))
     callbacks = _callbacks(config.get("callbacks"), before.get("callbacks"))
     config |= {key: {"_target_": found.target, **found.options} for key, found in parts.items() if found is not None}
@@ -305,7 +307,7 @@ def _is_constant(value: Any) -> bool:
     return isinstance(value, (int, float, list)) and not isinstance(value, bool)
 
 
-def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> None:
+def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any, name: str) -> None:
     """Let the optimizer start with the rate of the schedule, unless the command line gives it another.
 
     Raises:
@@ -315,7 +317,7 @@ def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any) -> No
     if isinstance(rate, (int, float)):
         check_range("algo.optimizer.lr", rate, 0, low_open=True, hint="algo.optimizer.lr=1e-3")
         typed = rate != _selected(before, "algo", "optimizer", "lr")
-        optimizer.options["lr"] = starting_rate(rate, schedule, typed=typed)
+        optimizer.options["lr"] = starting_rate(rate, schedule, typed=typed, name=name)
 
 
 def _notes(cfg: DictConfig, typed: Sequence[str], config: Mapping[str, Any], device: DeviceSettings) -> Iterator[str]:

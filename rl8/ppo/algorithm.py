@@ -25,6 +25,7 @@ from rl8.policy.policy import Policy
 from rl8.ppo import resume
 from rl8.ppo.advantages import advantages_of, std_mean
 from rl8.ppo.changes import change
+from rl8.ppo.coefficients import OF_LOSS, Coefficients
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
@@ -33,7 +34,6 @@ from rl8.ppo.options import (
     check_kind,
     check_options,
     check_parts,
-    entropy_coeff,
     fitting_defaults,
     learning_rate,
     validated,
@@ -117,7 +117,7 @@ class Algorithm:
         self.execution: Eager = execution
         self.device = execution.device
         self.lr = learning_rate(hparams, optimizer_config)
-        self.entropy = entropy_coeff(hparams)
+        self.coefficients = Coefficients(hparams, self.device)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.horizon, self.device)
         self.hparams = hparams = validated(hparams, self.env)
@@ -157,7 +157,6 @@ class Algorithm:
         self.horizon_begin = 0
         self._buffered = self._reset_wanted = False
         self.extra_losses = check_extra_losses(extra_losses or {})
-        self.entropy_coeff = torch.zeros((), device=self.device)  # a tensor stays live in a captured graph
         self.metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
         self.works = Works(self)
@@ -241,9 +240,9 @@ class Algorithm:
             raise RuntimeError("There is nothing to learn from. Call collect() before each step().")
         self._buffered = False
         self.works.prepare()
-        if self.hparams.lr_schedule:
+        if self.lr.moves:
             set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
-        self.entropy_coeff.fill_(self.entropy(self.horizon_begin))
+        self.coefficients.read(self.horizon_begin)
         self.metrics.totals.zero_()
         alone = not (self.hparams.accumulate_grads or self.skips_nonfinite)  # a minibatch's gradient makes a step
         self.execution.begin_update(self.optimizer if alone else None, self.hparams.max_grad_norm)
@@ -317,7 +316,6 @@ class Algorithm:
 
     def _loss_of(self, batch: Minibatch, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> PPOLoss:
         """Return the loss of some sequences."""
-        hparams = self.hparams
         if outputs is None:
             logp, entropy, values = self.policy.evaluate(batch.seen, batch.actions, batch.state, batch.is_last)
         else:
@@ -330,11 +328,7 @@ class Algorithm:
             old_values=batch.values,
             advantages=batch.advantages,
             returns=batch.returns,
-            clip_param=hparams.clip_param,
-            vf_clip_param=hparams.vf_clip_param,
-            dual_clip_param=hparams.dual_clip_param,
-            vf_coeff=hparams.vf_coeff,
-            entropy_coeff=self.entropy_coeff,
+            **{name: self.coefficients[name] for name in OF_LOSS},
             weights=batch.weights,
         )
 

@@ -8,7 +8,6 @@ from typing import Any
 from rl8.checks import check_range, unknown
 from rl8.ppo.hyperparameters import CHANGEABLE
 from rl8.ppo.optim import set_learning_rate
-from rl8.ppo.options import entropy_coeff
 from rl8.ppo.schedules import Schedule
 
 Algorithm = Any  # an `rl8.ppo.algorithm.Algorithm`; its file imports this one
@@ -35,10 +34,12 @@ def change(algorithm: Algorithm, *, lr: float | None = None, **coefficients: Any
         check_range("lr", lr, 0, low_open=True, hint="lr=1e-3")
         algorithm.lr = Schedule(lr, None, "step", name="algo.lr_schedule")
         set_learning_rate(algorithm.optimizer, lr)
+    named = set(coefficients)
     if "entropy_coeff" in coefficients:
         coefficients["entropy_coeff_schedule"] = None
-    algorithm.hparams = replace(algorithm.hparams, **coefficients)
-    algorithm.entropy = entropy_coeff(algorithm.hparams)
+    schedules = {name: None if name in named else points for name, points in algorithm.hparams.schedules.items()}
+    algorithm.hparams = replace(algorithm.hparams, schedules=schedules, **coefficients)
+    algorithm.coefficients.take(algorithm.hparams)
     algorithm.reward_scaler.gamma = algorithm.hparams.gamma
-    if set(coefficients) - {"entropy_coeff", "entropy_coeff_schedule"}:
+    if named - {"entropy_coeff"}:
         algorithm.works.take_numbers(algorithm)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from rl8.checks import MAX_COUNT, check_choice, check_range, largest_divisor, unknown
 from rl8.data import BOOTSTRAPS
 from rl8.kinds import convert_fields
+from rl8.ppo.scheduled import check_scheduled, check_schedules
 
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
 CPU_NUM_ENVS: Final = 256
@@ -60,6 +61,9 @@ class Hyperparameters:
         entropy_coeff_schedule_kind: `"step"` holds each weight until the next, `"interp"` moves linearly.
         lr_schedule: Pairs of (env steps, learning rate), or None for the optimizer's own.
         lr_schedule_kind: As `entropy_coeff_schedule_kind`.
+        schedules: Points (env steps, value) by the name of a number, which moves linearly from point to point, from
+            its own value at env step 0 unless a point is there: `{"clip_param": [[1_000_000, 0.0]]}`. Numbers are
+            those of `rl8.ppo.scheduled.SCHEDULED`; each is read where a horizon begins.
         target_kl_div: KL divergence from the collecting policy after which the iteration's remaining minibatches
             are skipped; None never skips.
         max_grad_norm: Gradients are scaled down to this norm; None does not scale.
@@ -93,6 +97,7 @@ class Hyperparameters:
     entropy_coeff_schedule_kind: str = "step"
     lr_schedule: Any = None
     lr_schedule_kind: str = "step"
+    schedules: Any = None
     target_kl_div: float | None = None
     max_grad_norm: float | None = 5.0
     normalize_advantages: bool = True
@@ -144,6 +149,7 @@ class Hyperparameters:
 
     def _check_ranges(self) -> None:
         convert_fields(self, "algo")
+        object.__setattr__(self, "schedules", check_schedules(self.schedules))
         for name in ("num_envs", "horizon", "num_sgd_iters", "seq_len"):
             check_range(f"algo.{name}", getattr(self, name), 1, integer=True)
         check_range("algo.sgd_minibatch_size", self.sgd_minibatch_size, 1, integer=True, optional=True)
@@ -170,6 +176,7 @@ class Hyperparameters:
         check_choice("algo.amp_dtype", self.amp_dtype, ("bf16", "fp16"))
         for name in ("lr_schedule_kind", "entropy_coeff_schedule_kind"):
             check_choice(f"algo.{name}", getattr(self, name), ("step", "interp"))
+        check_scheduled(self)
 
     def _check_combinations(self) -> None:
         batch, size = self.batch_size, self.minibatch_size

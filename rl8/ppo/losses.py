@@ -47,7 +47,7 @@ class PPOLoss(NamedTuple):
 
 
 def clipped_surrogate(
-    ratio: Tensor, advantages: Tensor, *, clip_param: float, dual_clip_param: float | None = None
+    ratio: Tensor, advantages: Tensor, *, clip_param: float | Tensor, dual_clip_param: float | Tensor | None = None
 ) -> Tensor:
     """Return the per-sample objective (to be maximised), the shape of `ratio`.
 
@@ -60,7 +60,9 @@ def clipped_surrogate(
     return torch.where(advantages < 0, torch.maximum(objective, dual_clip_param * advantages), objective)
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, vf_clip_param: float | None = None) -> Tensor:
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, *, vf_clip_param: float | Tensor | None = None
+) -> Tensor:
     """Return half the squared error per sample, the shape of `values`.
 
     With clipping, the larger of that error and the error of the value held within `vf_clip_param` of the old one:
@@ -83,10 +85,10 @@ def ppo_loss(
     old_values: Tensor,
     advantages: Tensor,
     returns: Tensor,
-    clip_param: float,
-    vf_clip_param: float | None,
-    dual_clip_param: float | None,
-    vf_coeff: float,
+    clip_param: float | Tensor,
+    vf_clip_param: float | Tensor | None,
+    dual_clip_param: float | Tensor | None,
+    vf_coeff: float | Tensor,
     entropy_coeff: float | Tensor,
     weights: Tensor | None = None,
 ) -> PPOLoss:
@@ -107,7 +109,7 @@ def ppo_loss(
         vf_clip_param: See `value_loss`.
         dual_clip_param: See `clipped_surrogate`.
         vf_coeff: Weight of the value loss.
-        entropy_coeff: Weight of the entropy; a tensor stays live in a captured graph.
+        entropy_coeff: Weight of the entropy. A coefficient that is a tensor stays live in a captured graph.
         weights: `[L, B]` how much each sample counts, 1 on average over the batch; None if all count the same.
     """
     log_ratio = logp - old_logp

@@ -59,7 +59,7 @@ def go_on(algorithm: Algorithm, saved: Mapping[str, Any]) -> None:
         algorithm.episodes.load_state_dict(saved["episodes"])
     for name, value in saved["counters"].items():
         setattr(algorithm, name, value)
-    if algorithm.hparams.lr_schedule:  # of the last update: a run that is over already saves itself again
+    if algorithm.lr.moves:  # of the last update: a run that is over already saves itself again
         set_learning_rate(algorithm.optimizer, algorithm.lr(algorithm.horizon_begin))
     algorithm.execution.load_state_dict(saved["execution"])  # last: random numbers are its part
 

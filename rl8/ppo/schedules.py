@@ -29,6 +29,8 @@ class Schedule:
 
     Attributes:
         kind: As given; `"constant"` if there is no schedule.
+        least: The smallest value.
+        moves: Whether there is a schedule.
 
     Raises:
         TypeError: If a number or a pair is of another kind.
@@ -56,6 +58,7 @@ class Schedule:
             points.insert(0, (0, float(value)))
         self._env_steps = [env_steps for env_steps, _ in points]
         self._values = [point_value for _, point_value in points]
+        self.least, self.moves = min(self._values), schedule is not None
 
     def __call__(self, env_steps: int) -> float:
         """Return the value after `env_steps` env steps, over all environments."""
@@ -72,7 +75,9 @@ class Schedule:
         return f"Schedule({points}, kind={self.kind!r})"
 
 
-def starting_rate(lr: float, schedule: Any, *, typed: bool, key: str = "algo.optimizer.lr") -> float:
+def starting_rate(
+    lr: float, schedule: Any, *, typed: bool, key: str = "algo.optimizer.lr", name: str = "lr_schedule"
+) -> float:
     """Return the learning rate at env step 0: a rate and a schedule of it are one thing.
 
     Args:
@@ -80,6 +85,7 @@ def starting_rate(lr: float, schedule: Any, *, typed: bool, key: str = "algo.opt
         schedule: Points (env steps, rate), or None.
         typed: Whether somebody asked for `lr`, so that it must act.
         key: What the rate is called in messages.
+        name: What the schedule is called in them, `algo.` left out.
 
     Raises:
         ValueError: If the schedule starts with another rate than was asked for.
@@ -90,7 +96,7 @@ def starting_rate(lr: float, schedule: Any, *, typed: bool, key: str = "algo.opt
     if start != 0 or not rate or rate[0] == lr:
         return lr
     if typed:
-        name = "algo.lr_schedule" if key.startswith("algo.") else "lr_schedule"
+        name = f"algo.{name}" if key.startswith("algo.") else name
         rest = "".join(f", [{point[0]}, {point[1]:g}]" for point in schedule[1:] if len(point) == 2)
         raise ValueError(
             f"{key}={lr!r} would have no effect: {name} starts with {rate[0]!r}. Try '{name}=[[0, {lr!r}]{rest}]', or "

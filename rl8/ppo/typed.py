@@ -44,6 +44,7 @@ class HyperparameterOptions(TypedDict, total=False):
     entropy_coeff_schedule_kind: str
     lr_schedule: Any
     lr_schedule_kind: str
+    schedules: Any
     target_kl_div: float | None
     max_grad_norm: float | None
     normalize_advantages: bool

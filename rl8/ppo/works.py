@@ -8,6 +8,7 @@ from typing import Any
 from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE, Eager
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.reached import reached
+from rl8.ppo.coefficients import OF_LOSS
 from rl8.ppo.metrics import UpdateMetrics
 from rl8.rollout.containers import Tensors
 from rl8.rollout.episodes import Episodes
@@ -58,9 +59,10 @@ class Works:
 
         def updated(minibatches: int, lr: float | None, vf_coeff: float, skips_nonfinite: bool) -> Metrics:
             coefficients = {
-                "entropy": algorithm.entropy_coeff,
+                "entropy": algorithm.coefficients.live["entropy_coeff"],
                 "vf": vf_coeff,
                 "lr": optimizer.param_groups[0]["lr"] if lr is None else lr,  # a tensor is read where it is
+                **algorithm.coefficients.reported(),
             }
             return metrics.report(minibatches, coefficients, skips_nonfinite)
 
@@ -84,7 +86,6 @@ class Works:
 
     @staticmethod
     def _tell_loss(algorithm: Algorithm) -> None:
-        if not algorithm.extra_losses:
-            hparams = algorithm.hparams
-            limits = (hparams.clip_param, hparams.vf_clip_param, hparams.dual_clip_param)
-            algorithm.execution.learn_by(Terms(*limits, hparams.vf_coeff, algorithm.entropy_coeff))
+        found = algorithm.coefficients
+        if not (algorithm.extra_losses or found.moving):  # kernels take numbers, and only the entropy's as a tensor
+            algorithm.execution.learn_by(Terms(**{name: found[name] for name in OF_LOSS}))

@@ -44,7 +44,9 @@ VALUES = {
     "algo.target_kl_div": 1e-9, "algo.max_grad_norm": 100.0, "algo.lr_schedule": [[0, 0.002], [16, 1e-6]],
     "algo.lr_schedule_kind": "step", "algo.entropy_coeff_schedule": [[0, 1.0]], "algo.amp_dtype": "fp16",
     "algo.entropy_coeff_schedule_kind": "interp", "algo.seqs_per_state_reset": 1, "algo.seq_len": 2,
-    "algo.bootstrap": "none",
+    "algo.bootstrap": "none", "algo.schedules.lr": [[0, 0.002], [16, 1e-6]], "algo.schedules.vf_coeff": [[16, 0.1]],
+    "algo.schedules.entropy_coeff": [[0, 0.5], [32, 1.0]], "algo.schedules.clip_param": [[0, 0.5], [32, 0.1]],
+    "algo.schedules.vf_clip_param": [[0, 0.001], [32, 1e-4]], "algo.schedules.dual_clip_param": [[0, 1.01], [32, 1.001]],
     "network.hiddens": [4], "network.seq_len": 2, "network.log_std": 1.0, "model.log_std": 1.0,
     "model.hiddens": [5], "model.activation": "tanh", "model.num_heads": 2, "model.window": 2, "model.num_layers": 3,
     "env.integrator": "semi-implicit", "env.start_std": 0.5, "env.max_touch_speed": 1e6, "env.pad": 1e3,
@@ -65,6 +67,7 @@ VALUES = {
 WITH = {
     "algo.entropy_coeff_schedule_kind": ("algo.entropy_coeff_schedule=[[0,1.0],[32,0.0]]",),
     "algo.amp_dtype": ("algo.enable_amp=true",),
+    "algo.schedules.lr": ("algo.lr_schedule=null",),
     "algo.seq_len": ("algo=recurrent", "algo.horizons_per_env_reset=-1"),
     "algo.seqs_per_state_reset": ("algo=recurrent", "algo.seq_len=1", "algo.horizons_per_env_reset=-1"),
     "algo.bootstrap": ("env=lander", "env.max_episode_steps=2"),

@@ -191,3 +191,26 @@ def test_an_absolute_schedule_sets_the_rate_unless_both_are_typed():
 def test_a_value_of_another_kind_is_answered_with_the_files_own():
     with pytest.raises(TypeError, match=r"^algo.num_envs=many is of the wrong kind. .* Try algo.num_envs=128"):
         plan("algo.num_envs=many")
+
+
+def test_a_linear_schedule_ends_at_the_goal():
+    found = plan("algo.schedules.clip_param=linear", "goal.env_steps=5000").algorithm.options["schedules"]
+    assert found["clip_param"] == [[5000, 0.0]]
+    assert found["vf_coeff"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["algo.schedules.clip_param=linear", "goal.env_steps=null", "stop=never"], r"linear ends at goal\.env_steps"),
+        (["algo.schedules.dual_clip_param=linear"], r"dual_clip_param=linear reaches 0.*numbers > 1"),
+        (["algo.schedules.dual_clip_param=[[0,2],[9,1]]"], r"dual_clip_param reaches 1\. Accepted: numbers > 1"),
+        (["algo.schedules.vf_clip_param=[[9,1]]"], r"begins after env step 0, and algo\.vf_clip_param=null"),
+        (["algo.schedules.clip_param=[[0,-1]]"], r"algo\.schedules\.clip_param\[0\]'s value=-1 is out of range"),
+        (["env=discrete_dummy", "algo.schedules.lr=linear", "algo.lr_schedule=[[0,1]]"], r"two schedules of one number"),
+        (["algo.schedules=3"], r"algo\.schedules=3 is no mapping"),
+    ],
+)
+def test_schedules_that_say_nothing_are_refused(words, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        plan(*words)

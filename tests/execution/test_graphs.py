@@ -33,6 +33,12 @@ GRAPH_RUNS = {
             "lr_schedule": [[0, 1e-2], [200, 1e-4]],
             "entropy_coeff_schedule": [[0, 0.1], [200, 0.01]],
             "entropy_coeff_schedule_kind": "interp",
+            "schedules": {
+                "clip_param": [[200, 0.0]],
+                "vf_clip_param": [[0, 1.0], [200, 0.1]],
+                "dual_clip_param": [[0, 3.0], [200, 1.1]],
+                "vf_coeff": [[200, 0.1]],
+            },
         },
     ),
     "windowed": (

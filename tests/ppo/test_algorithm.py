@@ -913,3 +913,33 @@ def test_an_extra_loss_is_part_of_the_total():
 def test_extra_losses_that_are_none_are_refused(losses, kind, message):
     with pytest.raises(kind, match=message):
         Algorithm(CartPole, **SMALL, extra_losses=losses)
+
+
+def test_a_schedule_moves_every_coefficient_from_its_own_value(build):
+    points = {
+        "clip_param": [[128, 0.0]],
+        "vf_clip_param": [[0, 1.0], [128, 0.5]],
+        "vf_coeff": [[64, 0.5], [65, 0.1]],
+        "lr": [[128, 0.0]],
+        "entropy_coeff": [[128, 0.2]],
+    }
+    algorithm = build(schedules=points)
+    names = ("clip_param", "vf_clip_param", "vf", "lr", "entropy")
+    metrics = [iterate(algorithm) for _ in range(3)]  # 64 env steps each
+    seen = [[each[f"coefficients/{name}"] for name in names] for each in metrics]
+    assert seen[0] == pytest.approx([0.2, 1.0, 1.0, 1e-3, 0.0])
+    assert seen[1] == pytest.approx([0.1, 0.75, 0.5, 5e-4, 0.1])  # halfway
+    assert seen[2] == pytest.approx([0.0, 0.5, 0.1, 0.0, 0.2])
+
+
+def test_a_scheduled_coefficient_is_learned_with():
+    def run(**options):
+        torch.manual_seed(0)
+        algorithm = Algorithm(Terminating, **SMALL, **options)
+        iterate(algorithm, 2)
+        return weights(algorithm)
+
+    limits = {"clip_param": 0.01, "vf_clip_param": 0.01, "dual_clip_param": 1.1, "vf_coeff": 0.3}
+    scheduled = run(schedules={name: [[0, value], [1000, value]] for name, value in limits.items()})
+    torch.testing.assert_close(scheduled, run(**limits))
+    assert not torch.equal(scheduled, run())
