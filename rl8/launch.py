@@ -29,7 +29,7 @@ from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import schedule_of
+from rl8.ppo.scheduled import check_rate, schedule_of
 from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def verify(plan: Plan) -> None:
     stop_condition(plan)
     hparams, lr = Hyperparameters(**plan.algorithm.options), plan.optimizer.options.get("lr", 1e-3)
     schedule_of(hparams, "lr", lr)
+    check_rate(hparams, lr, "algo.optimizer.lr")
     schedule_of(hparams, "entropy_coeff")
 
 

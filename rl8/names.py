@@ -25,7 +25,8 @@ THEIRS: Final = {
     "algo.vf_clip_param": "clip_range_vf clip_vloss use_clipped_value_loss clip_value value_clip clip_predicted_values",
     "algo.vf_coeff": "vf_coef value_loss_coef critic_coef value_loss_scale value_coef",
     "algo.entropy_coeff": "ent_coef entropy_coef entropy_loss_scale entropy_loss_coef entropy_beta",
-    "algo.target_kl_div": "target_kl desired_kl kl_threshold kl_target",
+    "algo.target_kl_div": "target_kl kl_target",
+    "algo.desired_kl": "kl_threshold adaptive_kl",
     "algo.max_grad_norm": "grad_norm grad_norm_clip gradient_clip max_gradient_norm truncate_grads",
     "algo.normalize_advantages": "normalize_advantage norm_adv normalize_advantage_per_mini_batch",
     "algo.normalize_obs": "norm_obs normalize_input empirical_normalization obs_normalization state_preprocessor "

@@ -40,7 +40,7 @@ def test_no_name_means_two_things():
         ("num_steps_per_env=24", "algo.horizon=24"),
         ("ent_coef=0.01", "algo.entropy_coeff=0.01"),
         ("algo.num_learning_epochs=5", "algo.num_sgd_iters=5"),
-        ("algo.desired_kl=0.01", "algo.target_kl_div=0.01"),
+        ("algo.kl_threshold=0.01", "algo.desired_kl=0.01"),
         ("model.net_arch=[64,64]", "network.hiddens=[64,64]"),
     ],
 )

@@ -47,6 +47,7 @@ RULES: Final[dict[str, Reason]] = {
     "algo.entropy_coeff_schedule_kind": lambda h, _: (
         "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null"
     ),
+    **{f"algo.{name}": lambda h, _: "" if h.desired_kl else "algo.desired_kl is null" for name in ("min_lr", "max_lr")},
     "algo.amp_dtype": lambda h, _: "" if h.enable_amp else "algo.enable_amp is false",
     "algo.shuffle_minibatches": lambda h, _: (
         "" if h.num_minibatches > 1 else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"

@@ -23,6 +23,7 @@ from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo import resume
+from rl8.ppo.adaptive import AdaptiveRate
 from rl8.ppo.advantages import advantages_of, std_mean
 from rl8.ppo.changes import change
 from rl8.ppo.coefficients import OF_LOSS, Coefficients
@@ -152,6 +153,7 @@ class Algorithm:
         self.optimizer = build_optimizer(
             optimizer_cls, self.parameters, optimizer_config, graphs=execution.live_optimizer
         )
+        self.rate = AdaptiveRate(self.optimizer, hparams, self.device)
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self.known_resets = 0
         self.horizon_begin = 0
@@ -243,6 +245,7 @@ class Algorithm:
         if self.lr.moves:
             set_learning_rate(self.optimizer, self.lr(self.horizon_begin))
         self.coefficients.read(self.horizon_begin)
+        self.rate.begin()
         self.metrics.totals.zero_()
         alone = not (self.hparams.accumulate_grads or self.skips_nonfinite)  # a minibatch's gradient makes a step
         self.execution.begin_update(self.optimizer if alone else None, self.hparams.max_grad_norm)
@@ -343,6 +346,7 @@ class Algorithm:
         norm = clip_gradient(self.parameters, self.hparams.max_grad_norm, skip_nonfinite=self.skips_nonfinite)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.
         self.metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
+        self.rate.adapt(self.metrics.minibatch[KL_DIV])
         scaler.step(self.optimizer)
         scaler.update()
         if self.hparams.accumulate_grads:

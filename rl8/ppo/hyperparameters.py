@@ -11,7 +11,7 @@ from typing import Any, Final
 from rl8.checks import MAX_COUNT, check_choice, check_range, largest_divisor, unknown
 from rl8.data import BOOTSTRAPS
 from rl8.kinds import convert_fields
-from rl8.ppo.scheduled import check_scheduled, check_schedules
+from rl8.ppo.scheduled import check_scheduled, check_schedules, rates
 
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
 CPU_NUM_ENVS: Final = 256
@@ -64,6 +64,10 @@ class Hyperparameters:
         schedules: Points (env steps, value) by the name of a number, which moves linearly from point to point, from
             its own value at env step 0 unless a point is there: `{"clip_param": [[1_000_000, 0.0]]}`. Numbers are
             those of `rl8.ppo.scheduled.SCHEDULED`; each is read where a horizon begins.
+        desired_kl: KL divergence per update that the learning rate is adapted to; None leaves it to schedules. See
+            `rl8.ppo.adaptive`.
+        min_lr: Least rate that `desired_kl` may lead to.
+        max_lr: Largest rate that it may lead to.
         target_kl_div: KL divergence from the collecting policy after which the iteration's remaining minibatches
             are skipped; None never skips.
         max_grad_norm: Gradients are scaled down to this norm; None does not scale.
@@ -98,6 +102,9 @@ class Hyperparameters:
     lr_schedule: Any = None
     lr_schedule_kind: str = "step"
     schedules: Any = None
+    desired_kl: float | None = None
+    min_lr: float = 1e-5
+    max_lr: float = 1e-2
     target_kl_div: float | None = None
     max_grad_norm: float | None = 5.0
     normalize_advantages: bool = True
@@ -169,7 +176,9 @@ class Hyperparameters:
         )
         for name in ("vf_coeff", "entropy_coeff"):
             check_range(f"algo.{name}", getattr(self, name), 0)
-        for name in ("target_kl_div", "max_grad_norm"):
+        for name in ("min_lr", "max_lr"):
+            check_range(f"algo.{name}", getattr(self, name), 0, low_open=True)
+        for name in ("desired_kl", "target_kl_div", "max_grad_norm"):
             check_range(f"algo.{name}", getattr(self, name), 0, low_open=True, optional=True)
         if self.bootstrap is not None:
             check_choice("algo.bootstrap", self.bootstrap, BOOTSTRAPS)
@@ -207,6 +216,16 @@ class Hyperparameters:
                 f"algo.accumulate_grads=true has nothing to accumulate: one minibatch holds all {batch} env steps. "
                 "Try algo.accumulate_grads=false, or a smaller minibatch, e.g. "
                 f"algo.sgd_minibatch_size={self._accepted_minibatch(batch // 4)}."
+            )
+        if self.min_lr > self.max_lr:
+            raise ValueError(
+                f"algo.min_lr={self.min_lr:g} is above algo.max_lr={self.max_lr:g}. Accepted: min_lr <= max_lr. "
+                f"Try algo.max_lr={self.min_lr:g}."
+            )
+        if self.desired_kl is not None and rates(self)[0] is not None:
+            raise ValueError(
+                f"algo.desired_kl={self.desired_kl:g} and algo.{rates(self)[1]} both say the learning rate. "
+                f"Accepted: one of them. Try algo.{rates(self)[1]}=null, or algo.desired_kl=null."
             )
         if self.normalize_advantages and batch == 1:
             raise ValueError(

@@ -13,7 +13,7 @@ from rl8.env import Env
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
-from rl8.ppo.scheduled import rates, schedule_of
+from rl8.ppo.scheduled import check_rate, rates, schedule_of
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rng import forked
 
@@ -75,6 +75,7 @@ def learning_rate(hparams: Hyperparameters, optimizer_config: Mapping[str, Any])
     lr = optimizer_config.get("lr", DEFAULT_LR)
     if isinstance(lr, (int, float)):
         check_range("optimizer_config.lr", lr, 0, low_open=True, hint='optimizer_config={"lr": 1e-3}')
+    check_rate(hparams, lr, "optimizer_config.lr")
     points, name = rates(hparams)
     start = starting_rate(lr, points, typed="lr" in optimizer_config, key="optimizer_config.lr", name=name)
     return schedule_of(hparams, "lr", start)

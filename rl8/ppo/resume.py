@@ -49,6 +49,7 @@ def go_on(algorithm: Algorithm, saved: Mapping[str, Any]) -> None:
     algorithm.policy.load_state_dict(saved["policy"])
     check_optimizer(algorithm.optimizer, saved["optimizer"], saved["optimizer_cls"])
     load_optimizer(algorithm.optimizer, saved["optimizer"])
+    algorithm.rate.load(saved["optimizer"]["param_groups"])
     algorithm.reward_scaler.load_state_dict(saved["reward_scaler"])
     algorithm.rollout.load_state_dict(saved["rollout"])
     if algorithm.env.opaque:

@@ -99,6 +99,16 @@ def schedule_of(hparams: Hyperparameters, name: str, value: float | None = None)
     return schedule
 
 
+def check_rate(hparams: Hyperparameters, lr: Any, key: str) -> None:
+    """Raise ValueError where an adaptive learning rate begins outside its limits."""
+    number = isinstance(lr, int | float)
+    if number and hparams.desired_kl is not None and not hparams.min_lr <= lr <= hparams.max_lr:
+        raise ValueError(
+            f"{key}={lr:g} is where algo.desired_kl begins. Accepted: a number from algo.min_lr={hparams.min_lr:g} to "
+            f"algo.max_lr={hparams.max_lr:g}. Try {key}={min(max(lr, hparams.min_lr), hparams.max_lr):g}."
+        )
+
+
 def rates(hparams: Hyperparameters) -> tuple[Any, str]:
     """Return the points of the learning rate, None without any, and what they are called, `algo.` left out."""
     if hparams.schedules["lr"] is not None:

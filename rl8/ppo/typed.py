@@ -45,6 +45,9 @@ class HyperparameterOptions(TypedDict, total=False):
     lr_schedule: Any
     lr_schedule_kind: str
     schedules: Any
+    desired_kl: float | None
+    min_lr: float
+    max_lr: float
     target_kl_div: float | None
     max_grad_norm: float | None
     normalize_advantages: bool

@@ -10,7 +10,7 @@ from rl8.execution.kernels.loss import Terms
 from rl8.execution.reached import reached
 from rl8.ppo.coefficients import OF_LOSS
 from rl8.ppo.metrics import UpdateMetrics
-from rl8.rollout.containers import Tensors
+from rl8.rollout.containers import Tensors, named
 from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.rollout import Rollout
@@ -51,7 +51,8 @@ class Works:
             return reached(rollout=rollout, scaler=scaler, explained=metrics.explained_variance)
 
         def learned() -> Tensors:
-            return reached(policy=algorithm.policy, optimizer=optimizer, scaler=execution.scaler, metrics=metrics)
+            parts = {"policy": algorithm.policy, "optimizer": optimizer, "scaler": execution.scaler, "metrics": metrics}
+            return reached(**parts) | named(algorithm.rate.tensors())
 
         def rewards(*_names: str) -> Metrics:  # other names are another piece
             found: Metrics = algorithm.reward_metrics()

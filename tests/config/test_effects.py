@@ -28,7 +28,11 @@ def _program(program):
         (["algo.amp_dtype=fp16"], "algo.amp_dtype", "algo.enable_amp is false"),
         (["algo.entropy_coeff_schedule_kind=interp"], "algo.entropy_coeff_schedule_kind", "schedule is null"),
         (["algo.lr_schedule=null", "algo.lr_schedule_kind=step"], "algo.lr_schedule_kind", "algo.lr_schedule is null"),
-        (["algo.clip_param=0.5", "algo.schedules.clip_param=[[0,0.1]]"], "algo.clip_param", "schedules.clip_param says"),
+        (
+            ["algo.clip_param=0.5", "algo.schedules.clip_param=[[0,0.1]]"],
+            "algo.clip_param",
+            "schedules.clip_param",
+        ),
         (["algo.entropy_coeff=0.5", "algo.entropy_coeff_schedule=[[0,0.01]]"], "algo.entropy_coeff", "from env step 0"),
         (
             ["algo.shuffle_minibatches=false", "algo.sgd_minibatch_size=null"],

@@ -207,7 +207,10 @@ def test_a_linear_schedule_ends_at_the_goal():
         (["algo.schedules.dual_clip_param=[[0,2],[9,1]]"], r"dual_clip_param reaches 1\. Accepted: numbers > 1"),
         (["algo.schedules.vf_clip_param=[[9,1]]"], r"begins after env step 0, and algo\.vf_clip_param=null"),
         (["algo.schedules.clip_param=[[0,-1]]"], r"algo\.schedules\.clip_param\[0\]'s value=-1 is out of range"),
-        (["env=discrete_dummy", "algo.schedules.lr=linear", "algo.lr_schedule=[[0,1]]"], r"two schedules of one number"),
+        (
+            ["env=discrete_dummy", "algo.schedules.lr=linear", "algo.lr_schedule=[[0,1]]"],
+            r"two schedules of one",
+        ),
         (["algo.schedules=3"], r"algo\.schedules=3 is no mapping"),
     ],
 )

@@ -41,6 +41,7 @@ GRAPH_RUNS = {
             },
         },
     ),
+    "adaptive": (Algorithm, Steering, {**SHORT, "sgd_minibatch_size": 12, "desired_kl": 1e-3}),
     "windowed": (
         Algorithm,
         Episodes,
