@@ -20,6 +20,7 @@ import torch
 from rl8.atomic import atomic
 from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
+from rl8.policy.normalization import ObsNormalizer
 from rl8.policy.policy import Policy
 from rl8.ppo.algorithm import Algorithm
 from rl8.rng import forked
@@ -178,6 +179,7 @@ def load_policy(
                 model_config=None if model is not None else decode(saved["model_config"], allow),
                 distribution_cls=find(saved["distribution_cls"], allow),
                 normalize_obs=saved["normalize_obs"],
+                clip_obs=saved.get("clip_obs", ObsNormalizer.clip),
                 device=device,
                 autocast=_autocast(torch.device(device), saved["amp_dtype"]),
                 steps_per_state_reset=saved["steps_per_state_reset"],
@@ -271,6 +273,7 @@ def describe_policy(algorithm: Algorithm) -> dict[str, Any]:
         **_describe_model(policy),
         "distribution_cls": class_name(policy.distribution_cls),
         "normalize_obs": hparams.normalize_obs,
+        "clip_obs": hparams.clip_obs,
         "amp_dtype": hparams.amp_dtype if hparams.enable_amp else None,
         "steps_per_state_reset": steps_per_state_reset if steps_per_state_reset > 0 else None,
     }

@@ -10,7 +10,7 @@ from typing import Final
 
 # Our key: their names. A value may need another form; the comment of the key in conf/ says which.
 THEIRS: Final = {
-    "algo.optimizer.lr": "lr learning_rate learning_rate_init actor_lr critic_lr",
+    "algo.optimizer.lr": "lr learning_rate learning_rate_init actor_lr",
     "algo.lr_schedule": "anneal_lr learning_rate_schedule learning_rate_scheduler lr_decay schedule",
     "algo.horizon": "n_steps num_steps num_steps_per_env horizon_length rollouts rollout_length rollout_steps "
     "steps_per_rollout unroll_length",
@@ -28,7 +28,11 @@ THEIRS: Final = {
     "algo.target_kl_div": "target_kl kl_target",
     "algo.desired_kl": "kl_threshold adaptive_kl",
     "algo.max_grad_norm": "grad_norm grad_norm_clip gradient_clip max_gradient_norm truncate_grads",
-    "algo.normalize_advantages": "normalize_advantage norm_adv normalize_advantage_per_mini_batch",
+    "algo.normalize_advantages": "normalize_advantage norm_adv",
+    "algo.normalize_advantages_per_minibatch": "normalize_advantage_per_mini_batch",
+    "algo.clip_rewards": "clip_reward reward_clip",
+    "algo.clip_obs": "clip_observations obs_clip",
+    "algo.critic_lr": "value_lr vf_lr critic_learning_rate",
     "algo.normalize_obs": "norm_obs normalize_input empirical_normalization obs_normalization state_preprocessor "
     "normalize_observations actor_obs_normalization",
     "algo.normalize_rewards": "norm_reward normalize_reward rewards_shaper normalize_value reward_scaling",

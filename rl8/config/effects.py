@@ -48,6 +48,14 @@ RULES: Final[dict[str, Reason]] = {
         "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null"
     ),
     **{f"algo.{name}": lambda h, _: "" if h.desired_kl else "algo.desired_kl is null" for name in ("min_lr", "max_lr")},
+    "algo.clip_obs": lambda h, _: "" if h.normalize_obs else "algo.normalize_obs is false",
+    "algo.normalize_advantages_per_minibatch": lambda h, _: (
+        "algo.normalize_advantages is false"
+        if not h.normalize_advantages
+        else ""
+        if h.num_minibatches > 1
+        else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"
+    ),
     "algo.amp_dtype": lambda h, _: "" if h.enable_amp else "algo.enable_amp is false",
     "algo.shuffle_minibatches": lambda h, _: (
         "" if h.num_minibatches > 1 else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"

@@ -28,6 +28,8 @@ class TransformerModel(Model):
         num_layers: Transformer blocks.
         log_std: Initial log standard deviation of continuous actions.
         state_dependent_std: Whether the standard deviation is computed from the observation.
+        min_std: Least standard deviation of continuous actions (before squashing), > 0; None is 4.5e-5.
+        max_std: Largest one; None is 148.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class TransformerModel(Model):
         num_layers: int = 2,
         log_std: float = 0.0,
         state_dependent_std: bool = False,
+        min_std: float | None = None,
+        max_std: float | None = None,
     ) -> None:
         super().__init__(observation_spec, action_spec)
         check_range("model.window", window, 1, integer=True)
@@ -54,7 +58,14 @@ class TransformerModel(Model):
         self.position = nn.Parameter(0.02 * torch.randn(window, size))
         self.blocks = nn.ModuleList([TransformerBlock(size, num_heads) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(size)
-        self.policy_head = FeatureHead(size, feature_shapes, log_std=log_std, state_dependent_std=state_dependent_std)
+        self.policy_head = FeatureHead(
+            size,
+            feature_shapes,
+            log_std=log_std,
+            state_dependent_std=state_dependent_std,
+            min_std=min_std,
+            max_std=max_std,
+        )
         self.value_head = ValueHead(size)
 
     def forward(self, obs: Nested, state: Nested | None = None) -> Output:

@@ -63,6 +63,7 @@ class Model(nn.Module):
             ones cost more operations; the update's result is the same.
         windows: Length of the window by observation key, for models that look at the last W observations; what they
             see is described in `rl8.models.views.Views`.
+        critic_only: Entries of a Composite observation that features do not depend on: acting needs none of them.
         state_spec: Recurrent state of one environment (its initial value is zeros); None for feedforward models.
     """
 
@@ -80,6 +81,7 @@ class Model(nn.Module):
         self.observation_spec = observation_spec
         self.action_spec = action_spec
         self.windows: dict[str, int] = {}
+        self.critic_only: tuple[str, ...] = ()
         self.state_spec: Composite | None = None
 
     def forward(self, obs: Nested, state: Nested | None = None) -> Output:

@@ -31,6 +31,8 @@ class RecurrentModel(Model):
         activation: One of `rl8.nn.ACTIVATIONS`.
         log_std: Initial log standard deviation of continuous actions.
         state_dependent_std: Whether the standard deviation is computed from the observation.
+        min_std: Least standard deviation of continuous actions (before squashing), > 0; None is 4.5e-5.
+        max_std: Largest one; None is 148.
     """
 
     rnn_cls: type[nn.LSTM] | type[nn.GRU]
@@ -48,6 +50,8 @@ class RecurrentModel(Model):
         activation: str = "relu",
         log_std: float = 0.0,
         state_dependent_std: bool = False,
+        min_std: float | None = None,
+        max_std: float | None = None,
     ) -> None:
         super().__init__(observation_spec, action_spec)
         check_range("model.hidden_size", hidden_size, 1, integer=True)
@@ -56,7 +60,12 @@ class RecurrentModel(Model):
         self.trunk = MLP(self.encoder.size, hiddens, activation)
         self.rnn = self.rnn_cls(self.trunk.size, hidden_size, num_layers)
         self.policy_head = FeatureHead(
-            hidden_size, feature_shapes, log_std=log_std, state_dependent_std=state_dependent_std
+            hidden_size,
+            feature_shapes,
+            log_std=log_std,
+            state_dependent_std=state_dependent_std,
+            min_std=min_std,
+            max_std=max_std,
         )
         self.value_head = ValueHead(hidden_size)
         self.state_spec = Composite({key: Unbounded((num_layers, hidden_size)) for key in self.state_keys})

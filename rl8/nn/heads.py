@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -29,6 +30,12 @@ class FeatureHead(nn.Module):
         feature_shapes: Shape by feature, nested for Composite actions; see `Distribution.feature_shapes`.
         log_std: Initial value of `log_std`, in log units of the action (before squashing).
         state_dependent_std: Whether `log_std` is computed from the input.
+        min_std: Least `exp(log_std)`, > 0; None leaves that to the distribution.
+        max_std: Largest one, above `min_std`.
+        gain: Of the orthogonal weights.
+
+    Attributes:
+        limits: Least and largest `log_std`, None where nothing but the distribution limits it.
     """
 
     def __init__(
@@ -38,10 +45,14 @@ class FeatureHead(nn.Module):
         *,
         log_std: float = 0.0,
         state_dependent_std: bool = False,
+        min_std: float | None = None,
+        max_std: float | None = None,
+        gain: float = POLICY_GAIN,
     ) -> None:
         super().__init__()
         hint = "model.log_std=0"
         check_range("model.log_std", log_std, LOG_STD_MIN, LOG_STD_MAX, hint=hint)
+        self.limits = _limits(log_std, min_std, max_std)
         self.computed: list[tuple[tuple[str, ...], torch.Size]] = []
         self.own: list[tuple[str, ...]] = []
         self.log_stds = nn.ParameterList()
@@ -52,7 +63,7 @@ class FeatureHead(nn.Module):
             else:
                 self.computed.append((path, shape))
         self.sizes = [shape.numel() for _, shape in self.computed]
-        self.linear = linear(in_features, sum(self.sizes), POLICY_GAIN)
+        self.linear = linear(in_features, sum(self.sizes), gain)
         if state_dependent_std:
             with torch.no_grad():
                 for (path, _), bias in zip(self.computed, self.linear.bias.split(self.sizes), strict=True):
@@ -69,18 +80,25 @@ class FeatureHead(nn.Module):
         batch = outputs.shape[:-1]
         parts = outputs.split(self.sizes, dim=-1) if len(self.sizes) > 1 else (outputs,)
         for (path, shape), part in zip(self.computed, parts, strict=True):
-            _put(features, path, part if len(shape) == 1 else part.reshape(*batch, *shape))
+            part = part if len(shape) == 1 else part.reshape(*batch, *shape)
+            _put(features, path, self._limited(part) if path[-1] == "log_std" else part)
         for path, value in zip(self.own, self.log_stds if self.own else (), strict=True):
-            _put(features, path, value.expand(*batch, *value.shape))
+            _put(features, path, self._limited(value).expand(*batch, *value.shape))
         return features
+
+    def _limited(self, log_std: Tensor) -> Tensor:
+        """Return log standard deviations inside the limits, with the gradient of the identity: none gets stuck."""
+        if self.limits is None:
+            return log_std
+        return log_std.detach().clamp(*self.limits) + (log_std - log_std.detach())
 
 
 class ValueHead(nn.Module):
     """Maps a vector to one value."""
 
-    def __init__(self, in_features: int) -> None:
+    def __init__(self, in_features: int, gain: float = VALUE_GAIN) -> None:
         super().__init__()
-        self.linear = linear(in_features, 1, VALUE_GAIN)
+        self.linear = linear(in_features, 1, gain)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return `[L, B]` for inputs `[L, B, in_features]`."""
@@ -89,6 +107,27 @@ class ValueHead(nn.Module):
     def values(self, outputs: Tensor) -> Tensor:
         """Return `[L, B]` for what `linear` gave, `[L, B, 1]`."""
         return outputs.squeeze(-1)
+
+
+def _limits(log_std: float, min_std: float | None, max_std: float | None) -> tuple[float, float] | None:
+    """Return the least and the largest log standard deviation.
+
+    Raises:
+        ValueError: If a limit is none, or the first one lies outside.
+    """
+    if min_std is None and max_std is None:
+        return None
+    least, most = math.exp(LOG_STD_MIN), math.exp(LOG_STD_MAX)
+    check_range("model.min_std", min_std, least, most, optional=True, hint="model.min_std=0.05")
+    check_range("model.max_std", max_std, min_std or least, most, optional=True, hint="model.max_std=2")
+    limits = math.log(min_std or least), math.log(max_std or most)
+    if not limits[0] <= log_std <= limits[1]:
+        good = min(max(log_std, limits[0]), limits[1])
+        raise ValueError(
+            f"model.log_std={log_std:g} is a standard deviation of {math.exp(log_std):.3g}, outside model.min_std and "
+            f"model.max_std. Accepted: a number in [{limits[0]:.4g}, {limits[1]:.4g}]. Try model.log_std={good:.4g}."
+        )
+    return limits
 
 
 def _flatten(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:

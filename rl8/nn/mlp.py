@@ -35,6 +35,7 @@ class MLP(nn.Module):
         in_features: Length of the input vector.
         hiddens: Width of every layer, each >= 1; empty passes the input on.
         activation: Name of the activation, one of `ACTIVATIONS`.
+        gain: Of the orthogonal weights; by default sqrt(2) for relu, 1 for others.
 
     Attributes:
         size: Length of the output vector.
@@ -48,7 +49,9 @@ class MLP(nn.Module):
 
     compute: Callable[[MLP, Tensor, Sequence[nn.Module]], Tensor | None] | None = None
 
-    def __init__(self, in_features: int, hiddens: Sequence[int], activation: str = "relu") -> None:
+    def __init__(
+        self, in_features: int, hiddens: Sequence[int], activation: str = "relu", gain: float | None = None
+    ) -> None:
         super().__init__()
         check_choice("model.activation", activation, ACTIVATIONS)
         if not isinstance(hiddens, Sequence):
@@ -56,7 +59,7 @@ class MLP(nn.Module):
         for width in hiddens:
             check_range("model.hiddens", width, 1, integer=True, hint="model.hiddens=[256,256]")
         sizes = [in_features, *hiddens]
-        gain = math.sqrt(2) if activation == "relu" else 1.0
+        gain = gain or (math.sqrt(2) if activation == "relu" else 1.0)
         self.layers = nn.ModuleList([linear(a, b, gain) for a, b in pairwise(sizes)])
         # In place: a linear layer's gradient needs no output of its own, and memory traffic limits small networks.
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else ACTIVATIONS[activation]()

@@ -56,18 +56,20 @@ class RunningMoments(nn.Module):
 
 
 class ObsNormalizer(nn.Module):
-    """Shifts and scales observations to running mean 0 and std 1, then clips to +-10.
+    """Shifts and scales observations to running mean 0 and std 1, then clips them.
 
     The statistics change only by `update`; they are saved with the policy and so are frozen wherever it is used.
 
     Args:
         shape: Shape of one observation.
+        clip: Limit of what comes out, in stds.
     """
 
     clip = 10.0
 
-    def __init__(self, shape: tuple[int, ...] | torch.Size) -> None:
+    def __init__(self, shape: tuple[int, ...] | torch.Size, clip: float = clip) -> None:
         super().__init__()
+        self.clip = clip
         self.moments = RunningMoments(shape)
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class Policy(nn.Module):
         distribution_cls: Class of the action distribution; by default the one for `action_spec`.
         recurrent: Which kind of model is the default.
         normalize_obs: Whether observations are normalised by running statistics.
+        clip_obs: Limit of a normalised observation's size, in stds.
         device: Where the networks live.
         autocast: Makes the context in which the model computes (mixed precision).
         steps_per_state_reset: Env steps after which training let the recurrent state start anew, wherever an episode
@@ -91,6 +92,7 @@ class Policy(nn.Module):
         distribution_cls: type[Distribution] | None = None,
         recurrent: bool = False,
         normalize_obs: bool = False,
+        clip_obs: float = ObsNormalizer.clip,
         device: torch.device | str = "cpu",
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         steps_per_state_reset: int | None = None,
@@ -120,7 +122,7 @@ class Policy(nn.Module):
             if normalize_obs and leaf.dtype is not None and leaf.dtype.is_floating_point and ACTION_MASK not in path
         ]
         self.normalized = [path for path, _ in numbers]
-        self.normalizers = nn.ModuleList([ObsNormalizer(leaf.shape) for _, leaf in numbers])
+        self.normalizers = nn.ModuleList([ObsNormalizer(leaf.shape, clip_obs) for _, leaf in numbers])
         self.autocast = autocast
         self.steps_per_state_reset = steps_per_state_reset if self.recurrent else None
         self.to(device)
@@ -145,6 +147,14 @@ class Policy(nn.Module):
             objects_after, versions_after = self._contents()
             same = len(objects) == len(objects_after) and all(map(operator.is_, objects, objects_after))
             return same and versions == versions_after and torch.equal(rng, torch.get_rng_state())
+
+    @property
+    def spec_in_use(self) -> Spec:
+        """What acting needs of an observation: all but the entries that the value alone sees."""
+        spec, dropped = self.observation_spec, self.model.critic_only
+        if not dropped or not isinstance(spec, Composite):
+            return spec
+        return Composite({name: spec[name] for name in spec if name not in dropped})
 
     def initial_state(self, n: int) -> TensorDict | None:
         """Return the recurrent state `[n, ...]` at an episode's start, or None."""
@@ -292,6 +302,8 @@ class Policy(nn.Module):
             return normalized
         out = seen.clone(recurse=False)
         for path, normalizer in zip(self.normalized, self.normalizers, strict=True):
+            if path and path[0] in self.model.critic_only and path[0] not in seen.keys():  # noqa: SIM118
+                continue  # in use
             path = path or tuple(self.views.windows)  # a window of an observation that is one tensor
             value = normalizer(seen[path])
             if path[0] in self.views.windows:
@@ -310,6 +322,17 @@ class Policy(nn.Module):
             state = reset_where(is_last[step], output.state)
         features = join([output.features for output in outputs])
         return features, torch.cat([output.values for output in outputs])
+
+    def of_value_alone(self) -> list[nn.Parameter]:
+        """Return the parameters that values depend on and features do not, as the derivatives of a few tell."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        with torch.enable_grad(), forked(self.device):
+            seen, state = self._random_seen(2), self.initial_state(2)
+            total = torch.stack([leaf.float().sum() for leaf in _flat(self.outputs(seen, state)[0])]).sum()
+            by_features = torch.autograd.grad(total, parameters, allow_unused=True)
+            by_values = torch.autograd.grad(self.outputs(seen, state)[1].sum(), parameters, allow_unused=True)
+        found = zip(parameters, by_features, by_values, strict=True)
+        return [parameter for parameter, one, other in found if one is None and other is not None]
 
     def _build(self, model_cls: type[Model], config: dict[str, Any]) -> Model:
         if not _is_subclass(model_cls, Model):
@@ -482,6 +505,12 @@ def join(parts: Sequence[Mapping[str, Any]], dim: int = 0) -> dict[str, Any]:
         found = [part[key] for part in parts]
         joined[key] = torch.cat(found, dim) if isinstance(first, Tensor) else join(found, dim)
     return joined
+
+
+def _flat(features: Mapping[str, Any]) -> list[Tensor]:
+    """Return all tensors of nested features."""
+    parts = features.values()
+    return [leaf for part in parts for leaf in ([part] if isinstance(part, Tensor) else _flat(part))]
 
 
 def _detached(features: Mapping[str, Any]) -> dict[str, Any]:

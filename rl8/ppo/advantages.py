@@ -121,6 +121,28 @@ def std_mean(series: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Ten
     return ((series - mean).square() * weights).mean().sqrt(), mean
 
 
+@torch.no_grad()
+def normalize_minibatch(rollout: Rollout, rows: Tensor | slice) -> None:
+    """Shift and scale the advantages of a minibatch to mean 0 and std 1, in place.
+
+    As CleanRL and SB3 do; Andrychowicz et al. 2020, arXiv:2006.05990, found that it hardly matters. With several
+    processes each takes the moments of its own data.
+
+    Args:
+        rollout: Its advantages at these places are written, from returns and values.
+        rows: Places of the minibatch's sequences; see `Rollout.minibatch`.
+    """
+    advantages = (rollout.returns - rollout.values[:-1]).flatten()[rows]
+    weights = None if rollout.weights is None else rollout.weights.flatten()[rows]
+    if weights is None:
+        std, mean = torch.std_mean(advantages, correction=0)
+    else:
+        share = weights / weights.sum().clamp(min=1e-8)
+        mean = (advantages * share).sum()
+        std = ((advantages - mean).square() * share).sum().sqrt()
+    rollout.advantages.view(-1)[rows] = (advantages - mean) / (std + 1e-8)
+
+
 def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
     """Return for every t the sum over later (or earlier) s of `decay^|s - t| * series[s]`.
 

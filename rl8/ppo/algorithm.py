@@ -24,9 +24,10 @@ from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.ppo import resume
 from rl8.ppo.adaptive import AdaptiveRate
-from rl8.ppo.advantages import advantages_of, std_mean
+from rl8.ppo.advantages import advantages_of, normalize_minibatch, std_mean
 from rl8.ppo.changes import change
 from rl8.ppo.coefficients import OF_LOSS, Coefficients
+from rl8.ppo.critic import give_critic_its_rate
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
@@ -132,6 +133,7 @@ class Algorithm:
             distribution_cls=distribution_cls,
             recurrent=self.recurrent,
             normalize_obs=hparams.normalize_obs,
+            clip_obs=hparams.clip_obs,
             device=self.device,
             autocast=execution.autocast,
         )
@@ -147,12 +149,13 @@ class Algorithm:
         )
         self.episodes: Episodes | None = Episodes(hparams.num_envs, self.device) if self.env.has_ends else None
         execution.attach(self.env, self.policy, self.rollout, minibatches=hparams.num_minibatches)
-        self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma).to(self.device)
+        self.reward_scaler = RewardScaler(hparams.num_envs, hparams.gamma, hparams.clip_rewards).to(self.device)
         self.parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         optimizer_config = {**optimizer_config, "lr": self.lr(0)}
         self.optimizer = build_optimizer(
             optimizer_cls, self.parameters, optimizer_config, graphs=execution.live_optimizer
         )
+        give_critic_its_rate(self.optimizer, self.policy, self.lr(0), hparams.critic_lr)
         self.rate = AdaptiveRate(self.optimizer, hparams, self.device)
         self.env_steps = self.iterations = self.resets = self.horizons = 0
         self.known_resets = 0
@@ -262,6 +265,8 @@ class Algorithm:
         if hparams.normalize_rewards:
             counted = None if rollout.weights is None else rollout.weights > 0
             rewards = self.reward_scaler(rewards, rollout.is_last, counted)
+        elif hparams.clip_rewards is not None:
+            rewards = rewards.clamp(-hparams.clip_rewards, hparams.clip_rewards)
         factors = {"gamma": hparams.gamma, "gae_lambda": hparams.gae_lambda}
         advantages = self.execution.advantages(advantages_of, rewards, **factors)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
@@ -306,6 +311,8 @@ class Algorithm:
             weight /= hparams.num_minibatches
         else:
             execution.zero_grad(self.optimizer)
+        if hparams.normalize_advantages and hparams.normalize_advantages_per_minibatch:
+            normalize_minibatch(self.rollout, rows)
         losses = execution.backward(self.parameters, self._loss_at, rows, weight=weight)
         with execution.apart(rows):
             self.metrics.add(losses)
@@ -332,6 +339,7 @@ class Algorithm:
             advantages=batch.advantages,
             returns=batch.returns,
             **{name: self.coefficients[name] for name in OF_LOSS},
+            vf_huber_delta=self.hparams.vf_huber_delta,
             weights=batch.weights,
         )
 

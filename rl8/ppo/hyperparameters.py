@@ -56,6 +56,10 @@ class Hyperparameters:
             (scaled) return; None does not clip.
         dual_clip_param: Bound, > 1, on ratio times a negative advantage (arXiv:1912.09729); None does not clip.
         vf_coeff: Weight of the value loss.
+        vf_huber_delta: Error beyond which the value loss grows linearly (Huber), in units of the (scaled) return, > 0;
+            None squares every error.
+        critic_lr: Learning rate of the parameters that only the value depends on, > 0; None is that of all others.
+            Schedules and `desired_kl` move both by one factor.
         entropy_coeff: Weight of the entropy bonus, unless `entropy_coeff_schedule` is given.
         entropy_coeff_schedule: Pairs of (env steps, weight), or None.
         entropy_coeff_schedule_kind: `"step"` holds each weight until the next, `"interp"` moves linearly.
@@ -72,8 +76,12 @@ class Hyperparameters:
             are skipped; None never skips.
         max_grad_norm: Gradients are scaled down to this norm; None does not scale.
         normalize_advantages: Whether advantages are shifted and scaled to mean 0, std 1 over the whole batch.
+        normalize_advantages_per_minibatch: Whether that is done over each minibatch instead, as CleanRL and SB3 do.
         normalize_rewards: Whether rewards are divided by the running std of discounted returns.
         normalize_obs: Whether observations are shifted and scaled by their running mean and std.
+        clip_rewards: Limit of a reward's size that is learned from, after scaling, > 0; None is 10 where
+            `normalize_rewards`, and none elsewhere.
+        clip_obs: Limit of a normalised observation's size, in stds, > 0.
         accumulate_grads: Whether one pass takes one optimizer step, summing its minibatches' gradients.
         enable_amp: Whether networks compute in `amp_dtype` (master weights stay float32).
         amp_dtype: `"bf16"`, or `"fp16"` with a loss scaler.
@@ -96,6 +104,8 @@ class Hyperparameters:
     vf_clip_param: float | None = None
     dual_clip_param: float | None = None
     vf_coeff: float = 1.0
+    vf_huber_delta: float | None = None
+    critic_lr: float | None = None
     entropy_coeff: float = 0.0
     entropy_coeff_schedule: Any = None
     entropy_coeff_schedule_kind: str = "step"
@@ -108,8 +118,11 @@ class Hyperparameters:
     target_kl_div: float | None = None
     max_grad_norm: float | None = 5.0
     normalize_advantages: bool = True
+    normalize_advantages_per_minibatch: bool = False
     normalize_rewards: bool = True
     normalize_obs: bool = False
+    clip_rewards: float | None = None
+    clip_obs: float = 10.0
     accumulate_grads: bool = False
     enable_amp: bool = False
     amp_dtype: str = "bf16"
@@ -178,7 +191,9 @@ class Hyperparameters:
             check_range(f"algo.{name}", getattr(self, name), 0)
         for name in ("min_lr", "max_lr"):
             check_range(f"algo.{name}", getattr(self, name), 0, low_open=True)
-        for name in ("desired_kl", "target_kl_div", "max_grad_norm"):
+        check_range("algo.clip_obs", self.clip_obs, 0, low_open=True)
+        optional = ("desired_kl", "target_kl_div", "max_grad_norm", "vf_huber_delta", "critic_lr", "clip_rewards")
+        for name in optional:
             check_range(f"algo.{name}", getattr(self, name), 0, low_open=True, optional=True)
         if self.bootstrap is not None:
             check_choice("algo.bootstrap", self.bootstrap, BOOTSTRAPS)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rl8.checks import check_range
 
@@ -61,19 +62,30 @@ def clipped_surrogate(
 
 
 def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, *, vf_clip_param: float | Tensor | None = None
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    *,
+    vf_clip_param: float | Tensor | None = None,
+    huber_delta: float | None = None,
 ) -> Tensor:
-    """Return half the squared error per sample, the shape of `values`.
+    """Return half the squared error per sample, the shape of `values`; from `huber_delta` on it grows linearly.
 
     With clipping, the larger of that error and the error of the value held within `vf_clip_param` of the old one:
     the gradient stops only where the value has moved far and towards the return, never because the error is large.
-    Source: Schulman et al. 2017, the authors' implementation (openai/baselines ppo2).
+    Sources: Schulman et al. 2017, the authors' implementation (openai/baselines ppo2); Huber 1964,
+    doi:10.1214/aoms/1177703732.
     """
-    error = (values - returns).square()
-    if vf_clip_param is not None:
-        held = old_values + (values - old_values).clamp(-vf_clip_param, vf_clip_param)
-        error = torch.maximum(error, (held - returns).square())
-    return 0.5 * error
+
+    def loss(values: Tensor) -> Tensor:
+        if huber_delta is None:
+            return 0.5 * (values - returns).square()
+        return functional.huber_loss(values, returns, reduction="none", delta=huber_delta)
+
+    if vf_clip_param is None:
+        return loss(values)
+    held = old_values + (values - old_values).clamp(-vf_clip_param, vf_clip_param)
+    return torch.maximum(loss(values), loss(held))
 
 
 def ppo_loss(
@@ -90,6 +102,7 @@ def ppo_loss(
     dual_clip_param: float | Tensor | None,
     vf_coeff: float | Tensor,
     entropy_coeff: float | Tensor,
+    vf_huber_delta: float | None = None,
     weights: Tensor | None = None,
 ) -> PPOLoss:
     """Return the loss of a minibatch and what is logged with it.
@@ -110,13 +123,15 @@ def ppo_loss(
         dual_clip_param: See `clipped_surrogate`.
         vf_coeff: Weight of the value loss.
         entropy_coeff: Weight of the entropy. A coefficient that is a tensor stays live in a captured graph.
+        vf_huber_delta: `huber_delta` of `value_loss`.
         weights: `[L, B]` how much each sample counts, 1 on average over the batch; None if all count the same.
     """
     log_ratio = logp - old_logp
     ratio = log_ratio.exp()
     surrogate = clipped_surrogate(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param)
     policy = -_mean(surrogate, weights)
-    vf = _mean(value_loss(values, old_values, returns, vf_clip_param=vf_clip_param), weights)
+    errors = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param, huber_delta=vf_huber_delta)
+    vf = _mean(errors, weights)
     mean_entropy = _mean(entropy, weights)
     total = policy + vf_coeff * vf - entropy_coeff * mean_entropy
     with torch.no_grad():

@@ -167,9 +167,10 @@ def host_rate(optimizer: torch.optim.Optimizer) -> float | None:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameters, in place where it is a tensor."""
+    """Set the learning rate of all parameters, in place where it is a tensor; a group's `lr_scale` is its share."""
     for group in optimizer.param_groups:
+        rate = lr * group.get("lr_scale", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = lr
+            group["lr"] = rate

@@ -149,6 +149,14 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], 
             f"algo.optimizer._target_={name} has no use for the state of {made_by}. Try "
             f"algo.optimizer._target_={made_by}, or trainer.init_from=RUN, which starts from the policy alone."
         )
+    ours, saved = (
+        [len(group["params"]) for group in groups] for groups in (optimizer.param_groups, state["param_groups"])
+    )
+    if len(ours) != len(saved):
+        raise ValueError(
+            f"The checkpoint was made {'with' if len(saved) > 1 else 'without'} algo.critic_lr. Resume as it was made, "
+            "or try trainer.init_from=RUN, which starts from the policy alone."
+        )
     theirs = next(iter(state["state"].values()), None)
     if theirs is None or not optimizer.param_groups:
         return

@@ -12,22 +12,22 @@ from rl8.ppo.advantages import discounted_sums
 class RewardScaler(nn.Module):
     """Divides rewards by the running std of their discounted sums (not shifted: that would change the task).
 
-    The sum of each environment carries over horizons until its episode ends. What comes out is clipped to +-10.
+    The sum of each environment carries over horizons until its episode ends. What comes out is clipped.
     Source: Engstrom et al. 2020, arXiv:2005.12729, and the clipping of their code.
 
     Args:
         num_envs: Environments, N.
         gamma: Discount factor.
+        clip: Limit of a scaled reward's size; by default 10.
     """
 
     # Rewards that hardly vary are not blown up by more than 1e4.
     min_std = 1e-4
-    clip = 10.0
     sums: Tensor
 
-    def __init__(self, num_envs: int, gamma: float) -> None:
+    def __init__(self, num_envs: int, gamma: float, clip: float | None = None) -> None:
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.clip = gamma, clip or 10.0
         self.moments = RunningMoments()
         self.register_buffer("sums", torch.zeros(num_envs))
 

@@ -39,6 +39,8 @@ class HyperparameterOptions(TypedDict, total=False):
     vf_clip_param: float | None
     dual_clip_param: float | None
     vf_coeff: float
+    vf_huber_delta: float | None
+    critic_lr: float | None
     entropy_coeff: float
     entropy_coeff_schedule: Any
     entropy_coeff_schedule_kind: str
@@ -51,8 +53,11 @@ class HyperparameterOptions(TypedDict, total=False):
     target_kl_div: float | None
     max_grad_norm: float | None
     normalize_advantages: bool
+    normalize_advantages_per_minibatch: bool
     normalize_rewards: bool
     normalize_obs: bool
+    clip_rewards: float | None
+    clip_obs: float
     accumulate_grads: bool
     enable_amp: bool
     amp_dtype: str

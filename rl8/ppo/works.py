@@ -88,5 +88,6 @@ class Works:
     @staticmethod
     def _tell_loss(algorithm: Algorithm) -> None:
         found = algorithm.coefficients
-        if not (algorithm.extra_losses or found.moving):  # kernels take numbers, and only the entropy's as a tensor
+        known = not algorithm.extra_losses and algorithm.hparams.vf_huber_delta is None
+        if known and not found.moving:  # kernels take numbers, and only the entropy's as a tensor
             algorithm.execution.learn_by(Terms(**{name: found[name] for name in OF_LOSS}))

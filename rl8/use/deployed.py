@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict.base import TensorDictBase
 from torch import Tensor
 
 from rl8 import checkpoint
@@ -57,13 +58,13 @@ class DeployedPolicy:
 
     Attributes:
         policy: The same.
-        observation_spec: What one observation is.
+        observation_spec: What one observation is; entries that the value alone saw in training are no part of it.
         action_spec: What one action is.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.observation_spec: Spec = policy.observation_spec
+        self.observation_spec: Spec = policy.spec_in_use
         self.action_spec: Spec = policy.action_spec
         self._remembers = policy.recurrent or bool(policy.views.windows)
         self._memory: Memory | None = None
@@ -94,6 +95,8 @@ class DeployedPolicy:
                 environments.
         """
         with torch.no_grad():
+            if self.policy.model.critic_only and isinstance(obs, (Mapping, TensorDictBase)):
+                obs = _without(obs, self.policy.model.critic_only)
             batch, form = read(obs, self.observation_spec, self.policy.device)
             if self._straight is not None:
                 assert isinstance(batch, Tensor)
@@ -136,3 +139,10 @@ class DeployedPolicy:
     def __repr__(self) -> str:
         name = type(self.policy.model).__name__
         return f"DeployedPolicy({name}, {self.observation_spec} -> {self.action_spec}, {self.policy.device})"
+
+
+def _without(obs: Any, names: Sequence[str]) -> Any:
+    """Return an observation without some entries."""
+    if isinstance(obs, TensorDictBase):
+        return obs.exclude(*names)
+    return {name: value for name, value in obs.items() if name not in names}

@@ -42,7 +42,7 @@ class PortablePolicy(nn.Module):
         super().__init__()
         self.policy, self.sample = policy, sample
         self._history = policy.views.history
-        self._obs = {_name("obs", path): (path, leaf) for path, leaf in leaves(policy.observation_spec)}
+        self._obs = {_name("obs", path): (path, leaf) for path, leaf in leaves(policy.spec_in_use)}
         state: Any = policy.initial_state(1)
         self._state_keys = [] if state is None else [str(key) for key in state.keys()]  # noqa: SIM118
         inputs: dict[str, Any] = {name: leaf.zeros(1) for name, (_, leaf) in self._obs.items()}
@@ -103,7 +103,7 @@ class PortablePolicy(nn.Module):
         """Return n random inputs, always the same: observations of the spec, any state, any age."""
         with forked(self.policy.device):
             torch.manual_seed(0)
-            obs: Any = _allowed(self.policy.observation_spec, self.policy.observation_spec.rand(n))
+            obs: Any = _allowed(self.policy.spec_in_use, self.policy.spec_in_use.rand(n))
             drawn: dict[str, Tensor] = {}
             for name, (path, leaf) in self._obs.items():
                 drawn[name] = obs[path] if path else obs

@@ -42,6 +42,17 @@ GRAPH_RUNS = {
         },
     ),
     "adaptive": (Algorithm, Steering, {**SHORT, "sgd_minibatch_size": 12, "desired_kl": 1e-3}),
+    "its own advantages": (
+        Algorithm,
+        Episodes,
+        {
+            **SHORT,
+            "sgd_minibatch_size": 12,
+            "normalize_advantages_per_minibatch": True,
+            "critic_lr": 1e-2,
+            "vf_huber_delta": 0.1,
+        },
+    ),
     "windowed": (
         Algorithm,
         Episodes,

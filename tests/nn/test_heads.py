@@ -54,3 +54,31 @@ def test_values_have_no_last_dimension():
     values = head(torch.randn(3, 7, 64))
     assert values.shape == (3, 7)
     assert 0 < values.abs().max() < 1
+
+
+@pytest.mark.parametrize("state_dependent_std", [False, True])
+def test_a_bounded_std_stays_inside_and_finds_back(state_dependent_std):
+    options = {"min_std": 0.1, "max_std": 2.0, "state_dependent_std": state_dependent_std}
+    head = FeatureHead(3, NORMAL, log_std=0.0, **options)
+    log_std = head.linear.bias[2:] if state_dependent_std else head.log_stds[0]
+    with torch.no_grad():
+        log_std.copy_(torch.tensor([-9.0, 9.0]))
+        head.linear.weight.zero_()
+    stds = head(torch.zeros(4, 3))["log_std"].exp()
+    torch.testing.assert_close(stds, torch.tensor([0.1, 2.0]).expand(4, 2))
+    stds.sum().backward()
+    gradient = head.linear.bias.grad[2:] if state_dependent_std else head.log_stds[0].grad
+    torch.testing.assert_close(gradient, 4 * torch.tensor([0.1, 2.0]))  # as if nothing were bounded there
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_std": 2.0, "max_std": 1.0}, r"^model\.max_std=1\.0 is out of range"),
+        ({"min_std": 0.0}, r"^model\.min_std=0\.0 is out of range"),
+        ({"max_std": 0.5}, r"^model\.log_std=0 is a standard deviation of 1, outside .* Try model\.log_std=-0\.6931"),
+    ],
+)
+def test_limits_of_a_std_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureHead(3, NORMAL, **options)

@@ -2,7 +2,10 @@ import copy
 
 import pytest
 import torch
+from envs import Endless
 
+from rl8 import Algorithm
+from rl8.checkpoint import load_policy, save_policy
 from rl8.policy.normalization import ObsNormalizer, RunningMoments
 
 
@@ -146,3 +149,14 @@ def test_seconds_since_1970_keep_their_last_digits():
     assert out.dtype == torch.float32
     assert out.std(correction=0).item() == pytest.approx(1, rel=1e-3)
     assert (out.diff(dim=0) > 0).all()
+
+
+def test_the_limit_of_normalized_observations_is_kept_with_the_policy(tmp_path):
+    options = {"num_envs": 4, "horizon": 4, "normalize_obs": True, "clip_obs": 0.5}
+    algorithm = Algorithm(Endless, **options)
+    algorithm.collect()
+    algorithm.step()
+    wild = torch.full((3, *algorithm.env.observation_spec.shape), 1e6)
+    assert algorithm.policy.normalizers[0](wild).unique().tolist() == [0.5]
+    loaded = load_policy(save_policy(tmp_path / "policy.pt", algorithm))
+    assert loaded.normalizers[0](wild).unique().tolist() == [0.5]

@@ -15,6 +15,7 @@ from rl8.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv
 from rl8.execution import networks, pieces
 from rl8.execution.perceptron.piecewise import Piecewise
 from rl8.models import GRUModel, LSTMModel, MLPModel, Model, Output, TransformerModel
+from rl8.ppo.advantages import normalize_minibatch
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS
 from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.ppo.options import fitting_defaults
@@ -943,3 +944,79 @@ def test_a_scheduled_coefficient_is_learned_with():
     scheduled = run(schedules={name: [[0, value], [1000, value]] for name, value in limits.items()})
     torch.testing.assert_close(scheduled, run(**limits))
     assert not torch.equal(scheduled, run())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_minibatch_normalizes_its_own_advantages(weighted):
+    algorithm = Algorithm(Endless, num_envs=2, horizon=4)
+    rollout = algorithm.rollout
+    rollout.values.zero_()
+    rollout.returns.copy_(torch.tensor([[1.0, 3.0], [9.0, 9.0], [5.0, 7.0], [0.0, 0.0]]))
+    rollout.advantages.fill_(-1.0)
+    if weighted:
+        rollout.weights = torch.ones(4, 2)
+        rollout.weights[2] = 0.0
+    rows = torch.tensor([[0, 1, 4, 5]])  # 1, 3, 5, 7
+    normalize_minibatch(rollout, rows)
+    # mean 4, std sqrt(5); weighted 1 and 3 alone count: mean 2, std 1
+    expected = torch.tensor([-1.0, 1.0, 3.0, 5.0]) if weighted else torch.tensor([-3.0, -1.0, 1.0, 3.0]) / 5**0.5
+    torch.testing.assert_close(rollout.advantages.flatten()[rows[0]], expected)
+    assert (rollout.advantages[1] == -1).all()
+    normalize_minibatch(rollout, slice(0, 2))
+    torch.testing.assert_close(rollout.advantages[0], torch.tensor([-1.0, 1.0]))
+
+
+def test_normalizing_minibatches_acts_and_one_minibatch_is_the_batch():
+    def run(per_minibatch, size):
+        torch.manual_seed(0)
+        options = {"normalize_advantages_per_minibatch": per_minibatch, "sgd_minibatch_size": size}
+        algorithm = Algorithm(Endless, **SMALL, **options)
+        iterate(algorithm)
+        return weights(algorithm)
+
+    torch.testing.assert_close(run(True, None), run(False, None), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(run(True, 16), run(False, 16))
+
+
+def test_rewards_are_clipped_after_scaling():
+    algorithm = Algorithm(Endless, **SMALL, normalize_rewards=False, clip_rewards=0.5, gamma=0.0, gae_lambda=0.0)
+    algorithm.collect()
+    algorithm.rollout.rewards.copy_(torch.linspace(-2, 2, 64).reshape(8, 8))
+    algorithm.compute_advantages()
+    expected = algorithm.rollout.rewards.clamp(-0.5, 0.5)
+    torch.testing.assert_close(algorithm.rollout.returns, expected, rtol=1e-4, atol=1e-5)
+    assert Algorithm(Endless, **SMALL, clip_rewards=3.0).reward_scaler.clip == 3.0
+    assert Algorithm(Endless, **SMALL).reward_scaler.clip == 10.0
+
+
+class Shared(Model):
+    """One layer gives features and values."""
+
+    def __init__(self, observation_spec, action_spec):
+        super().__init__(observation_spec, action_spec)
+        self.linear = nn.Linear(observation_spec.shape.numel(), action_spec.n)
+
+    def forward(self, obs, state=None):
+        logits = self.linear(obs.flatten(2))
+        return Output({"logits": logits}, logits.mean(-1))
+
+
+def test_a_critic_with_a_rate_of_its_own(build):
+    options = {"critic_lr": 5e-3, "schedules": {"lr": [[128, 0.0]]}}
+    algorithm, other = build(**options), build(**options)
+    iterate(algorithm, 2)
+    actor, critic = algorithm.optimizer.param_groups
+    named = {id(parameter): name for name, parameter in algorithm.policy.named_parameters()}
+    assert all("value" in named[id(parameter)] for parameter in critic["params"])
+    assert not any("value" in named[id(parameter)] for parameter in actor["params"])
+    assert len(actor["params"]) + len(critic["params"]) == len(algorithm.parameters)
+    assert (actor["lr"], critic["lr"]) == pytest.approx((5e-4, 2.5e-3))  # halfway of 128 env steps, both
+    other.load_state_dict(algorithm.state_dict())
+    assert iterate(other) == pytest.approx(iterate(algorithm))
+    with pytest.raises(ValueError, match=r"The checkpoint was made with algo\.critic_lr"):
+        build().load_state_dict(algorithm.state_dict())
+
+
+def test_a_critic_without_parameters_of_its_own_has_no_rate():
+    with pytest.raises(ValueError, match=r"in Shared nothing belongs to the value alone.*Try algo\.critic_lr=null"):
+        Algorithm(DiscreteDummyEnv, num_envs=4, horizon=4, model_cls=Shared, critic_lr=1e-2)

@@ -184,3 +184,17 @@ def test_a_sample_of_weight_zero_is_as_if_it_were_not_there():
     weights[3] = 0
     for one, other in zip(loss_of(inputs, weights=weights), loss_of(kept), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "clip", "expected"),
+    [
+        (0.5, 0.0, None, 0.125),  # an error of 0.5 is squared: 0.25 / 2
+        (3.0, 0.0, None, 2.5),  # one of 3 is linear: 1 * (3 - 1 / 2)
+        (3.0, 2.0, 0.5, 2.5),  # held at 2.5, whose loss 2 is smaller
+        (0.5, 3.0, 0.5, 2.0),  # held at 2.5: 1 * (2.5 - 1 / 2)
+    ],
+)
+def test_a_huber_loss_by_hand(value, old, clip, expected):
+    value, old, target = (torch.tensor([number]) for number in (value, old, 0.0))
+    assert value_loss(value, old, target, vf_clip_param=clip, huber_delta=1.0).item() == pytest.approx(expected)

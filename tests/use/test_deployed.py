@@ -27,6 +27,11 @@ KINDS = {
     "clipped": (Algorithm, Steering, {"model_config": {"log_std": 2.0}, "distribution_cls": Normal}),
     "mixed precision": (Algorithm, Pendulum, {"enable_amp": True}),
     "composite": (Algorithm, Machine, {"model_config": {"hiddens": [16]}, "normalize_obs": True}),
+    "asymmetric": (
+        Algorithm,
+        Machine,
+        {"model_config": {"hiddens": [16], "policy_obs": ["arm", "phase"]}, "normalize_obs": True},
+    ),
     "masked": (Algorithm, MaskedBandit, {"model_config": {"hiddens": [16]}}),
     "windowed": (Algorithm, Episodes, {"model_config": {"hiddens": [16], "window": 3}, "normalize_obs": True}),
     "windows of dictionaries": (Algorithm, Machine, {"model_config": {"hiddens": [16], "window": 3}}),
@@ -359,3 +364,15 @@ def test_tensordicts_give_tensordicts(tmp_path):
     nested = policy.predict({key: obs[key] if key != "arm" else dict(obs["arm"].items()) for key in obs.keys()})  # noqa: SIM118
     assert type(nested) is dict
     assert isinstance(nested["move"], torch.Tensor)
+
+
+def test_what_the_value_alone_saw_is_not_needed_to_act(tmp_path):
+    algorithm, policy = trained("asymmetric", tmp_path)
+    assert list(policy.observation_spec) == ["arm", "phase", "action_mask"]
+    obs = algorithm.env.reset()
+    expected = policy.predict(obs)
+    for less in (obs.exclude("lamps"), {**obs.exclude("lamps").to_dict(), "lamps": None}):
+        found = policy.predict(less)
+        assert all(torch.equal(found[name], expected[name]) for name in ("move", "gear", "press"))
+    with pytest.raises(ValueError, match=r"lacks phase. Accepted: the keys arm, phase, action_mask"):
+        policy.predict(obs.exclude("phase"))

@@ -62,7 +62,7 @@ def head_of(policy: Policy) -> Head | None:
 def networks_of(policy: Policy, head: Head) -> Networks | None:
     """Return a policy's networks, if it has the default ones and nothing was made of them since."""
     model = policy.model
-    if type(model) is not MLPModel or len(model.perceptrons) != 2:
+    if type(model) is not MLPModel or len(model.perceptrons) != 2 or model.policy_head.limits is not None:
         return None
     heads = model.policy_head, model.value_head
     found = [[*net.layers, end.linear] for net, end in zip(model.perceptrons, heads, strict=True)]
