@@ -1,4 +1,4 @@
-"""Build the documentation: the README, policies.md as the page of `rl8.use`, and the reference of every module.
+"""Build the documentation: the README, the other pages with the modules that they are on, and the reference.
 
 Called by `make docs`, which makes any warning an error.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import pdoc
 
 import rl8
+import rl8.parts
 import rl8.use
 
 HERE = Path(__file__).resolve().parent
@@ -23,9 +24,10 @@ OUTPUT = HERE / "_build"
 def main() -> None:
     """Write the pages to docs/_build."""
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
-    policies = (HERE / "policies.md").read_text(encoding="utf-8")
-    rl8.use.__doc__ = f"{policies}\n\n# The modules\n\n{rl8.use.__doc__}"
-    linked = readme.replace("](docs/policies.md", "](rl8/use.html")
+    for page, module in (("policies", rl8.use), ("options", rl8.parts)):
+        text = (HERE / f"{page}.md").read_text(encoding="utf-8")
+        module.__doc__ = f"{text}\n\n# The modules\n\n{module.__doc__}"
+    linked = readme.replace("](docs/policies.md", "](rl8/use.html").replace("](docs/options.md", "](rl8/parts.html")
     rl8.__doc__ = f"{linked}\n\n# Conventions\n\n{rl8.__doc__}"
     for name in rl8.__all__:  # pdoc looks for names where they are, and rl8's come when asked for
         setattr(rl8, name, getattr(rl8, name))

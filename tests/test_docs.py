@@ -6,10 +6,12 @@ from pathlib import Path
 import gymnasium
 import pytest
 from envs import MaskedBandit
+from omegaconf import OmegaConf
 
 from rl8 import Algorithm, RecurrentAlgorithm, load_policy
 from rl8.checkpoint import save_policy
 from rl8.cli import MODULES
+from rl8.config.compose import checked, composer
 from rl8.env import CueRecall, Pendulum
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,3 +53,25 @@ def test_its_commands_are_there():
     commands = re.findall(r"`rl8 (\w+) RUN", PAGE)
     assert commands == ["eval", "play", "export"]
     assert set(commands) <= set(MODULES)
+
+
+def test_what_is_said_of_options_runs(workdir):
+    page = (ROOT / "docs" / "options.md").read_text()
+    variables = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        exec(block, variables)
+    assert variables["clip"] == pytest.approx(0.2 * (1 - 0.064))
+    assert 1e-5 <= variables["rate"] <= 1e-2
+    assert variables["action"].shape == (1,)
+    assert {"rnd/reward", "curriculum/level"} <= variables["metrics"].keys()
+
+
+def test_its_keys_are_those_of_the_files():
+    page = (ROOT / "docs" / "options.md").read_text()
+    with composer():
+        cfg, _ = checked([])
+    keys = set(re.findall(r"`((?:algo|model|network|trainer)\.[a-z_.]+)`", page))
+    assert len(keys) > 15
+    for key in keys:
+        node, _, last = key.rpartition(".")
+        assert last in OmegaConf.select(cfg, node), key

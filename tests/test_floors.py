@@ -21,7 +21,7 @@ FLOORS = [
     {"execution"},
     {"ppo"},
     {"checkpoint", "reported", "runs", "stored", "tracking", "view"},
-    {"files", "trainer"},
+    {"files", "parts", "trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

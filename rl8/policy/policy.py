@@ -329,8 +329,10 @@ class Policy(nn.Module):
         with torch.enable_grad(), forked(self.device):
             seen, state = self._random_seen(2), self.initial_state(2)
             total = torch.stack([leaf.float().sum() for leaf in _flat(self.outputs(seen, state)[0])]).sum()
-            by_features = torch.autograd.grad(total, parameters, allow_unused=True)
-            by_values = torch.autograd.grad(self.outputs(seen, state)[1].sum(), parameters, allow_unused=True)
+            by_features: Sequence[Tensor | None] = torch.autograd.grad(total, parameters, allow_unused=True)
+            by_values: Sequence[Tensor | None] = torch.autograd.grad(
+                self.outputs(seen, state)[1].sum(), parameters, allow_unused=True
+            )
         found = zip(parameters, by_features, by_values, strict=True)
         return [parameter for parameter, one, other in found if one is None and other is not None]
 

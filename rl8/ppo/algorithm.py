@@ -26,7 +26,7 @@ from rl8.ppo import resume
 from rl8.ppo.adaptive import AdaptiveRate
 from rl8.ppo.advantages import advantages_of, normalize_minibatch, std_mean
 from rl8.ppo.changes import change
-from rl8.ppo.coefficients import OF_LOSS, Coefficients
+from rl8.ppo.coefficients import Coefficients
 from rl8.ppo.critic import give_critic_its_rate
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
@@ -338,7 +338,7 @@ class Algorithm:
             old_values=batch.values,
             advantages=batch.advantages,
             returns=batch.returns,
-            **{name: self.coefficients[name] for name in OF_LOSS},
+            **self.coefficients.of_loss(),
             vf_huber_delta=self.hparams.vf_huber_delta,
             weights=batch.weights,
         )

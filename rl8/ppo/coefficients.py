@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -56,6 +56,10 @@ class Coefficients:
             return self.live[name]
         value: float | None = getattr(self._hparams, name)
         return value
+
+    def of_loss(self) -> dict[str, Any]:
+        """Return all that the loss is made of, by name."""
+        return {name: self[name] for name in OF_LOSS}
 
     @property
     def moving(self) -> bool:

@@ -55,7 +55,8 @@ def clipped_surrogate(
     min(ratio * adv, clip(ratio, 1 - c, 1 + c) * adv); with dual clipping, at least dual_clip_param * adv where adv < 0.
     Sources: Schulman et al. 2017, arXiv:1707.06347; Ye et al. 2020, arXiv:1912.09729 (dual clip).
     """
-    objective = torch.minimum(ratio * advantages, ratio.clamp(1 - clip_param, 1 + clip_param) * advantages)
+    limits: Any = (1 - clip_param, 1 + clip_param)
+    objective = torch.minimum(ratio * advantages, ratio.clamp(*limits) * advantages)
     if dual_clip_param is None:
         return objective
     return torch.where(advantages < 0, torch.maximum(objective, dual_clip_param * advantages), objective)
@@ -84,7 +85,8 @@ def value_loss(
 
     if vf_clip_param is None:
         return loss(values)
-    held = old_values + (values - old_values).clamp(-vf_clip_param, vf_clip_param)
+    limits: Any = (-vf_clip_param, vf_clip_param)
+    held = old_values + (values - old_values).clamp(*limits)
     return torch.maximum(loss(values), loss(held))
 
 

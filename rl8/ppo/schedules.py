@@ -26,6 +26,7 @@ class Schedule:
             is constant.
         kind: `"step"`, `"interp"`, or `"constant"` for none.
         name: What the points are called in messages, e.g. `algo.lr_schedule`.
+        low: Least value, None for any.
 
     Attributes:
         kind: As given; `"constant"` if there is no schedule.
@@ -44,6 +45,7 @@ class Schedule:
         kind: str = "step",
         *,
         name: str = "schedule",
+        low: float | None = 0,
     ) -> None:
         check_choice(f"{name}_kind", kind, KINDS)
         if schedule is not None and kind == "constant":
@@ -52,9 +54,9 @@ class Schedule:
                 f"Try {name}_kind=step, or {name}=null."
             )
         self.kind = "constant" if schedule is None else kind
-        points = [] if schedule is None else _points(schedule, name)
+        points = [] if schedule is None else _points(schedule, name, low)
         if not points or points[0][0] > 0:
-            check_range(f"{name}'s value at env step 0", value, 0, hint=f"'{name}=[[0, 1e-3], [1_000_000, 1e-4]]'")
+            check_range(f"{name}'s value at env step 0", value, low, hint=f"'{name}=[[0, 1e-3], [1_000_000, 1e-4]]'")
             points.insert(0, (0, float(value)))
         self._env_steps = [env_steps for env_steps, _ in points]
         self._values = [point_value for _, point_value in points]
@@ -105,7 +107,7 @@ def starting_rate(
     return float(rate[0])
 
 
-def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
+def _points(schedule: Any, name: str, low: float | None) -> list[tuple[int, float]]:
     """Return the checked points."""
     example = f"'{name}=[[0, 1e-3], [1_000_000, 1e-4]]'"
     if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence):
@@ -121,7 +123,7 @@ def _points(schedule: Any, name: str) -> list[tuple[int, float]]:
         if isinstance(env_steps, float) and env_steps.is_integer():
             env_steps = int(env_steps)  # 1e6 is how people write a million
         check_range(f"{where}'s env steps", env_steps, 0, integer=True, most=MAX_STEPS, hint=example)
-        check_range(f"{where}'s value", value, 0, hint=example)
+        check_range(f"{where}'s value", value, low, hint=example)
         points.append((env_steps, float(value)))
     for index, (before, after) in enumerate(pairwise(points)):
         if after[0] <= before[0]:

@@ -8,7 +8,6 @@ from typing import Any
 from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE, Eager
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.reached import reached
-from rl8.ppo.coefficients import OF_LOSS
 from rl8.ppo.metrics import UpdateMetrics
 from rl8.rollout.containers import Tensors, named
 from rl8.rollout.episodes import Episodes
@@ -90,4 +89,4 @@ class Works:
         found = algorithm.coefficients
         known = not algorithm.extra_losses and algorithm.hparams.vf_huber_delta is None
         if known and not found.moving:  # kernels take numbers, and only the entropy's as a tensor
-            algorithm.execution.learn_by(Terms(**{name: found[name] for name in OF_LOSS}))
+            algorithm.execution.learn_by(Terms(**found.of_loss()))
