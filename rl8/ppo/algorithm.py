@@ -250,8 +250,8 @@ class Algorithm:
         self.coefficients.read(self.horizon_begin)
         self.rate.begin()
         self.metrics.totals.zero_()
-        alone = not (self.hparams.accumulate_grads or self.skips_nonfinite)  # a minibatch's gradient makes a step
-        self.execution.begin_update(self.optimizer if alone else None, self.hparams.max_grad_norm)
+        whole = self.hparams.whole_steps and not self.skips_nonfinite
+        self.execution.begin_update(self.optimizer if whole else None, self.hparams.max_grad_norm)
         minibatches = self._passes()
         self._update_normalizers()
         self.iterations += 1

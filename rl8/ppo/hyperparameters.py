@@ -167,6 +167,11 @@ class Hyperparameters:
         """Minibatches per pass."""
         return self.batch_size // self.minibatch_size
 
+    @property
+    def whole_steps(self) -> bool:
+        """Whether a minibatch is an optimizer step by itself, of the gradient of the loss alone."""
+        return not (self.accumulate_grads or self.normalize_advantages_per_minibatch or self.desired_kl is not None)
+
     def _check_ranges(self) -> None:
         convert_fields(self, "algo")
         object.__setattr__(self, "schedules", check_schedules(self.schedules))
