@@ -19,9 +19,9 @@ def modules(workdir, monkeypatch):
     )
     (workdir / "broken_env.py").write_text("class MyEnv(:\n")
     (workdir / "open_env.py").write_text("def __getattr__(name):\n    return int\n")
-    (workdir / "parts").mkdir()
-    (workdir / "parts" / "__init__.py").write_text("from parts.first import One\n")
-    (workdir / "parts" / "first.py").write_text("class One:\n    pass\n")
+    (workdir / "gadgets").mkdir()
+    (workdir / "gadgets" / "__init__.py").write_text("from gadgets.first import One\n")
+    (workdir / "gadgets" / "first.py").write_text("class One:\n    pass\n")
     return workdir
 
 
@@ -33,8 +33,8 @@ def modules(workdir, monkeypatch):
         "lazy_env.make",
         "lazy_env.limit",
         "lazy_env.load",
-        "parts.One",
-        "parts.first.One",
+        "gadgets.One",
+        "gadgets.first.One",
         "rl8.env.CartPole",
         "rl8.Trainer",  # made by a module's __getattr__
         "open_env.Anything",
@@ -61,8 +61,8 @@ def test_names_that_may_be_classes_pass_without_an_import(modules, target):
         ("lazy_env.hidden", "module 'lazy_env' has no 'hidden'"),
         ("lasy_env.MyEnv", r"no module 'lasy_env'.* \(there: .*lazy_env.py.* Try env\._target_=lazy_env.MyEnv"),
         ("no_such_thing_at_all.MyEnv", "no module 'no_such_thing_at_all'"),
-        ("parts.fist.One", r"no module 'parts.fist'.* Try env\._target_=parts.first.One"),
-        ("parts.first", r"'parts.first' is a module. Accepted: a class in it: One\. Try env\._target_=parts.first.One"),
+        ("gadgets.fist.One", r"no module 'gadgets.fist'.* Try env\._target_=gadgets.first.One"),
+        ("gadgets.first", r"'gadgets.first' is a module. Accepted: a class in it: One\. Try env\._target_=gadgets.first.One"),
         ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env=cartpole\."),
     ],
 )
