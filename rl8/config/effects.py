@@ -100,7 +100,8 @@ def features(typed: tuple[str, ...], names: set[str], *, recurrent: bool, trunca
     """
     found = {}
     if "log_std" not in names:
-        keys = ("network.log_std", "model.log_std", "model.state_dependent_std")
+        options = ("log_std", "state_dependent_std", "min_std", "max_std")
+        keys = ("network.log_std", *(f"model.{name}" for name in options))
         found = {key: "these actions have no standard deviation" for key in keys if key in typed}
     if not recurrent and "algo.seqs_per_state_reset" in typed:
         found["algo.seqs_per_state_reset"] = "the policy carries no state from step to step"

@@ -45,7 +45,7 @@ VALUES = {
     "algo.lr_schedule_kind": "step", "algo.entropy_coeff_schedule": [[0, 1.0]], "algo.amp_dtype": "fp16",
     "algo.entropy_coeff_schedule_kind": "interp", "algo.seqs_per_state_reset": 1, "algo.seq_len": 2,
     "algo.vf_huber_delta": 0.1, "algo.critic_lr": 1e-2, "algo.clip_rewards": 0.5, "algo.clip_obs": 0.1,
-    "algo.desired_kl": 1e-9, "algo.min_lr": 1e-3, "algo.max_lr": 1e-3,
+    "algo.desired_kl": 1e-9, "algo.min_lr": 1e-3, "algo.max_lr": 2.5e-3,
     "algo.bootstrap": "none", "algo.schedules.lr": [[0, 0.002], [16, 1e-6]], "algo.schedules.vf_coeff": [[16, 0.1]],
     "algo.schedules.entropy_coeff": [[0, 0.5], [32, 1.0]], "algo.schedules.clip_param": [[0, 0.5], [32, 0.1]],
     "algo.schedules.vf_clip_param": [[0, 0.001], [32, 1e-4]],
