@@ -41,7 +41,8 @@ class AdaptiveRate:
 
     def begin(self) -> None:
         """Begin another update."""
-        self._moved.zero_()
+        if self.acts:
+            self._moved.zero_()
 
     @torch.no_grad()
     def adapt(self, kl_div: Tensor) -> None:
