@@ -68,7 +68,8 @@ def sweep(
                     parent, plans[0].goal.metric, jobs=count, folder=folder, notify=say, interrupted=interrupted
                 )
                 if summary.runs:
-                    print(f"\n{summary.table()}\n\nrecorded in  {summary.where}", flush=True)
+                    print(f"\n{summary.table()}\n\nrecorded in   {summary.where}", flush=True)
+                    print(f"side by side  {summary.side_by_side}", flush=True)
             if interrupted:
                 say(f"The sweep was interrupted. It goes on by the same command, or by rl8 resume {folder}.")
         return kept.results(folder)

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from rl8.tracking import provenance
+from rl8.tracking import pages, provenance
 from rl8.tracking.outbox import Outbox
 from rl8.tracking.store import (
     JOB_VARIABLE,
@@ -53,8 +53,6 @@ PATIENCE_S: Final = 10.0
 #: Tags: the sweep's run, and the env steps of the run's last checkpoint.
 PARENT: Final = "mlflow.parentRunId"
 SAVED_AT: Final = "checkpoint.env_steps"
-#: What MLflow's pages are for when they are opened by our address: training models, not evaluating language models.
-TRAINING_PAGES: Final = "machine_learning"
 #: Tag: the description of a run on its page, in Markdown.
 NOTE: Final = "mlflow.note.content"
 #: Tag of a sweep's run: which of its jobs it is.
@@ -179,10 +177,17 @@ class Tracker:
     @property
     def url(self) -> str:
         """Address of the run in a browser: the server's own, or that of an `mlflow ui` with its default port."""
+        return pages.run_page(self._base, self._experiment_id, str(self.run_id)) if self._created else self._base
+
+    @property
+    def table_url(self) -> str:
+        """Address of all runs of the experiment, in a table with the columns that one compares them by."""
+        return pages.runs_page(self._base, self._experiment_id) if self._created else self._base
+
+    @property
+    def _base(self) -> str:
         parts = urlsplit(self._uri if self._uri.startswith("http") else "http://127.0.0.1:5000")
-        base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        page = f"{base}/#/experiments/{self._experiment_id}/runs/{self.run_id}?workflowType={TRAINING_PAGES}"
-        return page if self._created else base
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
     @property
     def place(self) -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from rl8.checks import closest
 from rl8.guest import log_levels, variables
 from rl8.tracking.moved import follow
+from rl8.tracking.pages import VIEW_TAG, experiment_tags
 from rl8.tracking.provenance import clean_name, origin
 from rl8.tracking.secrets import redacted
 
@@ -39,9 +40,6 @@ FIXED_VARIABLE: Final = "RL8_SWEEP_FIXED"  # keys that were typed with one value
 # And which of the sweep's jobs a process is doing: a job that is tried again has another run.
 JOB_VARIABLE: Final = "RL8_SWEEP_JOB"
 ANSWER_TIMEOUT_S: Final = 3.0
-# Of a new experiment: MLflow's pages are for training models then, not for evaluating language models.
-KIND: Final = "mlflow.experimentKind"
-MODEL_TRAINING: Final = "custom_model_development"
 
 # A failed request is repeated by the tracker's own thread; MLflow's own defaults repeat it for four minutes before
 # they say anything, and wait two minutes for a server that hangs. What a user has set wins.
@@ -246,7 +244,7 @@ def experiment_id(store: Store, name: str) -> str:
             # MLflow's own choice is a folder of the working directory, which may be a job's
             place = None if origin() == Path() else str((origin() / "mlruns" / clean_name(name)).absolute())
             place = None if store.is_server else place
-            return str(store.client.create_experiment(name, artifact_location=place, tags={KIND: MODEL_TRAINING}))
+            return str(store.client.create_experiment(name, artifact_location=place, tags=experiment_tags()))
         except MlflowException as error:
             # another process was first
             experiment = store.client.get_experiment_by_name(name)
@@ -259,6 +257,9 @@ def experiment_id(store: Store, name: str) -> str:
             f"active experiment or a new name. Bring it back with `mlflow experiments restore --experiment-id "
             f"{number}`, or type trainer.experiment_name={name}-2."
         )
+    if experiment.tags.get(VIEW_TAG) != (view := experiment_tags()[VIEW_TAG]):
+        with contextlib.suppress(MlflowException):  # who may not write tags may still have runs
+            store.client.set_experiment_tag(number, VIEW_TAG, view)
     if str(experiment.artifact_location).startswith("mlflow-artifacts:") and not store.is_server:
         raise ValueError(
             f"experiment_name={name!r} was created through an MLflow server, which alone can store its files "

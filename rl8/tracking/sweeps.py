@@ -131,6 +131,7 @@ class SweepSummary:
         runs: The jobs that got as far as having a run, in the order of their start.
         failed: How many did not finish, those included that never had a run.
         where: How to look at it.
+        side_by_side: Address of all runs of the experiment in one table.
     """
 
     run_id: str | None
@@ -138,6 +139,7 @@ class SweepSummary:
     runs: tuple[SweepRun, ...] = ()
     failed: int = 0
     where: str = ""
+    side_by_side: str = ""
 
     @property
     def best(self) -> SweepRun | None:
@@ -443,7 +445,7 @@ def _record(summary: SweepSummary, folder: Path, tell: Callable[[str], None], in
         parent.set_tag(tracking.NOTE, f"```\n{summary.table()}\n```")
     finally:
         parent.finish("KILLED" if interrupted else "FAILED" if summary.failed else "FINISHED")
-    return replace(summary, where=parent.where)
+    return replace(summary, where=parent.where, side_by_side=parent.table_url)
 
 
 def _write_table(summary: SweepSummary, path: Path) -> Path:

@@ -310,7 +310,7 @@ def test_a_job_that_another_process_does_is_waited_for(workdir, monkeypatch, cap
         other.release()
 
     monkeypatch.setattr(kept, "say", say)
-    monkeypatch.setattr(launch, "build", lambda plan, folder, words: pytest.fail("it was done twice"))
+    monkeypatch.setattr(launch, "run", lambda trainer, plan: pytest.fail("it was done twice"))
     monkeypatch.setattr(kept, "clear", lambda *arguments, **options: None)
     assert main(["-m", "seed=3", "hydra.sweep.dir=out", *UNTRACKED]) == 0
     assert "job 0: finished already" in capfd.readouterr().out
