@@ -1,4 +1,4 @@
-"""`rl8 play`: a film of a policy at work, time and return written on it."""
+"""`rl8 play`: a film of a policy at work, time and return written on it, or the same live in a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import copy
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ from rl8.checks import check_path, check_range
 from rl8.launch import check_folder
 from rl8.use.evaluate import ended, has_ends, split
 from rl8.use.task import horizon_of, task
-from rl8.view import movies
+from rl8.view import movies, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,25 +31,21 @@ FPS: Final = 30.0
 LONGEST: Final = 2_000
 
 
-def film(
+def shots(
     policy: Policy,
     env: Env,
     *,
     steps: int | None,
-    columns: int = 1,
-    width: int = 480,
     deterministic: bool = True,
     config: dict[str, Any] | None = None,
     seed: int = 1,
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield a picture `[height, width, 3]` at the reset and after each step, of all environments.
+) -> Iterator[tuple[list[NDArray[np.uint8]], list[str]]]:
+    """Yield pictures `[height, width, 3]` of all environments at the reset and after each step, a text with each.
 
     Args:
         policy: What is filmed, in evaluation mode.
         env: Environments that can draw.
         steps: How many; None films until the first episode of every environment has ended, `LONGEST` at most.
-        columns: Environments per row.
-        width: Pixels of each environment.
         deterministic: Whether actions are the distribution's mode rather than a sample.
         config: Settings of the reset.
         seed: Of all random numbers.
@@ -76,7 +73,7 @@ def film(
                 caption(env, index, int(time), reward)
                 for index, (time, reward) in enumerate(zip(times.tolist(), total.tolist(), strict=True))
             ]
-            yield movies.mosaic(pictures, texts, columns=columns, width=width)
+            yield pictures, texts
             if step == most:
                 return
             result = env.step(memory.act(obs, deterministic=deterministic))
@@ -102,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fps", type=float, help="pictures per second; by default as fast as in the simulation")
     parser.add_argument("--width", type=int, help="pixels of each environment; by default 480, in a grid less")
+    parser.add_argument("--live", action="store_true", help="show it in this terminal, and write no film")
     parser.add_argument("--sample", action="store_true", help="draw actions rather than take the most probable")
 
 
@@ -119,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     check_range("--fps", args.fps, 0, low_open=True, optional=True, hint="--fps=30")
     check_range("--width", args.width, 16, 4096, integer=True, optional=True, hint="--width=480")
     rows, columns = _grid(args.grid)
+    if args.live:
+        _check_live(args)
     each = task(runs[0], overrides)
     path = check_path("--out", args.out) if args.out else each.found.folder / "play.gif"
     if path.suffix.lower() not in KINDS:
@@ -136,12 +136,18 @@ def run(args: argparse.Namespace) -> int:
     _check_drawing(env)
     whole = args.steps is None and each.plan.trainer.eval_horizon is None and has_ends(env)
     settings = each.plan.trainer
-    frames = film(
-        policy, env, steps=None if whole else steps, columns=columns,
-        width=args.width or max(160, 480 * 2 // (columns + 1)),
-        deterministic=settings.eval_deterministic and not args.sample, config=settings.eval_env_config, seed=each.seed,
+    seen = shots(
+        policy, env, steps=None if whole else steps, config=settings.eval_env_config, seed=each.seed,
+        deterministic=settings.eval_deterministic and not args.sample,
     )  # fmt: skip
     fps = args.fps or (1 / env.number("tau", 0) if "tau" in env.parameters else FPS)
+    if args.live:
+        singles = ((pictures[0], texts[0]) for pictures, texts in seen)
+        shown = terminal.show(singles, sys.stdout, fps=fps)
+        print(f"{shown} pictures shown", flush=True)
+        return 0
+    width = args.width or max(160, 480 * 2 // (columns + 1))
+    frames = (movies.mosaic(pictures, texts, columns=columns, width=width) for pictures, texts in seen)
     count = itertools.count()
     frames = (frame for frame, _ in zip(frames, count, strict=False))
     if path.suffix.lower() == ".mp4":
@@ -150,6 +156,20 @@ def run(args: argparse.Namespace) -> int:
         movies.gif(list(frames), path, fps=fps)
     print(f"{path}: {next(count)} pictures of {env.num_envs} environment(s), {fps:.3g} per second", flush=True)
     return 0
+
+
+def _check_live(args: argparse.Namespace) -> None:
+    """Check that a terminal can show what is asked for.
+
+    Raises:
+        ValueError: If it can't.
+    """
+    for flag, given in (("--out", args.out), ("--width", args.width), ("--grid", args.grid != "1x1")):
+        if given:
+            raise ValueError(
+                f"{flag} is for films, and --live shows one environment in this terminal. Drop one of the two."
+            )
+    terminal.check(sys.stdout)
 
 
 def _grid(text: str) -> tuple[int, int]:

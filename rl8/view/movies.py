@@ -83,11 +83,11 @@ def mp4(frames: Iterable[Any], path: str | Path, *, fps: float = 30.0) -> Path:
     options = {"movflags": "faststart"}
     with atomic(path) as file, av.open(str(file), mode="w", format="mp4", options=options) as film:
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        size = _image(first, 0).size
+        size = picture(first, 0).size
         stream.width, stream.height = (length - length % 2 for length in size)  # H.264 halves the colours' resolution
         stream.pix_fmt = "yuv420p"
         for index, frame in enumerate(chain([first], iterator)):
-            image = _image(frame, index).crop((0, 0, stream.width, stream.height))
+            image = picture(frame, index).crop((0, 0, stream.width, stream.height))
             film.mux(stream.encode(av.VideoFrame.from_image(image)))
         film.mux(stream.encode())
     return Path(path)
@@ -184,7 +184,7 @@ def film_strip(
 def _images(frames: Sequence[Any]) -> list[Image]:
     if len(frames) == 0:
         raise ValueError("frames is empty. Accepted: at least one frame, e.g. [env.render()].")
-    images = [_image(frame, index) for index, frame in enumerate(frames)]
+    images = [picture(frame, index) for index, frame in enumerate(frames)]
     for index, image in enumerate(images):
         if image.size != images[0].size:
             raise ValueError(
@@ -194,7 +194,12 @@ def _images(frames: Sequence[Any]) -> list[Image]:
     return images
 
 
-def _image(frame: Any, index: int) -> Image:
+def picture(frame: Any, index: int = 0) -> Image:
+    """Return a frame as an image.
+
+    Raises:
+        ValueError: If it is no RGB picture.
+    """
     from PIL import Image
 
     array = frame.detach().cpu().numpy() if hasattr(frame, "detach") else frame

@@ -1,4 +1,6 @@
+import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from rl8 import Algorithm
 from rl8.cli import main
 from rl8.env import CartPole, DiscreteDummyEnv, Lander
 from rl8.use.evaluate import evaluate
-from rl8.use.play import film
-from rl8.view import movies
+from rl8.use.play import shots
+from rl8.view import movies, terminal
 
 
 def drawn(folder):
@@ -39,9 +41,7 @@ def test_a_grid_as_mp4(train, capsys, workdir):
     assert pictures[0].size == (3 * 101 + 2 * 6 - 1, 2 * (67 + 17 + 6) - 6)  # the odd column is left out
 
 
-def test_a_film_shows_time_and_return(monkeypatch):
-    texts = []
-    monkeypatch.setattr(movies, "mosaic", lambda frames, captions, **options: texts.append(captions))
+def test_a_film_shows_time_and_return():
     policy = Algorithm(CartPole, num_envs=2, horizon=4).policy.eval()
     env, rewards = CartPole(2, 4), []
     step = env.step
@@ -53,7 +53,7 @@ def test_a_film_shows_time_and_return(monkeypatch):
 
     env.step = noted
     before = torch.get_rng_state()
-    list(film(policy, env, steps=3))
+    texts = [texts for _, texts in shots(policy, env, steps=3)]
     assert torch.equal(torch.get_rng_state(), before)
     sums = torch.stack(rewards).cumsum(0)
     assert texts[0] == ["0.00 s   return 0"] * 2
@@ -65,19 +65,86 @@ class Drawing(Episodes):
         return np.zeros((20, 30, 3), np.uint8)
 
 
-def test_an_episode_that_ends_begins_anew(monkeypatch):
-    texts = []
-    monkeypatch.setattr(movies, "mosaic", lambda frames, captions, **options: texts.append(captions[0].split()[:2]))
-    list(film(Algorithm(Drawing, num_envs=2, horizon=4).policy.eval(), Drawing(1), steps=7))
+def test_an_episode_that_ends_begins_anew():
+    policy = Algorithm(Drawing, num_envs=2, horizon=4).policy.eval()
+    texts = [texts[0].split()[:2] for _, texts in shots(policy, Drawing(1), steps=7)]
     assert texts == [["step", str(step % 3)] for step in range(8)]  # environment 0's end after three steps
 
 
 def test_pictures_change_and_are_the_same_for_the_same_seed():
     policy = Algorithm(CartPole, num_envs=2, horizon=4).policy.eval()
-    one, same, other = (list(film(policy, CartPole(1, 4), steps=3, seed=seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        [pictures[0] for pictures, _ in shots(policy, CartPole(1, 4), steps=3, seed=seed)] for seed in (1, 1, 2)
+    )
     assert all((a == b).all() for a, b in zip(one, same, strict=True))
-    assert (one[0][30:] != one[3][30:]).any()
+    assert (one[0] != one[3]).any()
     assert (one[0] != other[0]).any()
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Let the output be a terminal of 20 x 12 characters."""
+    stream = Screen()
+    monkeypatch.setattr("rl8.use.play.sys", SimpleNamespace(stdout=stream))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "12")
+    return stream
+
+
+def test_live_in_a_terminal(train, screen, workdir, capfd):
+    train("run", "env=cartpole")
+    capfd.readouterr()
+    assert main(["play", "run", "--live", "--steps=2", "--fps=1000"]) == 0
+    assert capfd.readouterr().out == "3 pictures shown\n"
+    shown = screen.getvalue()
+    assert shown.startswith("\x1b[?1049h\x1b[?25l")
+    assert shown.endswith("\x1b[?25h\x1b[?1049l")
+    assert shown.count("0.02 s   return ") == 1
+    assert {line.count("▀") for line in shown.split("\r\n")[1:-1] if "▀" in line} == {20}
+    assert not (workdir / "run" / "play.gif").exists()
+
+
+def test_pictures_are_half_characters_in_their_colours_at_their_time(screen):
+    picture = np.zeros((4, 2, 3), np.uint8)
+    picture[0], picture[1] = (255, 0, 0), (0, 0, 255)
+    time, waited = iter([0.0, 0.1, 0.7, 2.0]), []
+    shots = ((picture, f"{number} s") for number in range(3))
+    assert terminal.show(shots, screen, fps=2, clock=lambda: next(time), wait=waited.append) == 3
+    assert waited == pytest.approx([0.4, 0.3, 0.0])
+    first = screen.getvalue().split("\x1b[H")[1].split("\r\n")
+    assert first[0] == "\x1b[0m0 s\x1b[K"
+    assert first[1] == "\x1b[38;2;255;0;0;48;2;255;0;0m" + 10 * "▀" + "\x1b[0m\x1b[K"  # ten lines for four pixels
+    assert len(first) == 1 + 10
+
+
+@pytest.mark.parametrize(
+    ("words", "term", "message"),
+    [
+        (
+            [],
+            "dumb",
+            "--live can't show pictures: TERM=dumb has no colours. Accepted without it: a film. Try -o play.gif",
+        ),
+        (["--grid=2x2"], "xterm", "--grid is for films, and --live shows one environment in this terminal"),
+        (["-o", "a.gif"], "xterm", "--out is for films"),
+        (["--width=99"], "xterm", "--width is for films"),
+    ],
+)
+def test_what_can_not_be_shown_live_is_refused(words, term, message, screen, monkeypatch, capfd):
+    monkeypatch.setenv("TERM", term)
+    assert main(["play", "nowhere", "--live", *words]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_what_is_no_terminal_shows_nothing_live(capfd):
+    assert main(["play", "nowhere", "--live"]) == 2
+    assert "--live can't show pictures: the output is no terminal." in capfd.readouterr().err
 
 
 def test_mistakes_are_one_message_and_leave_nothing(train, workdir, capsys):
@@ -146,6 +213,6 @@ def test_a_film_of_whole_episodes_ends_with_the_longest(monkeypatch):
     torch.manual_seed(1)
     policy = Algorithm(Lander, num_envs=2, horizon=4).policy.eval()
     lengths = evaluate(policy, Lander(3), steps=0, episodes=3, seed=1).lengths
-    assert len(list(film(policy, Lander(3), steps=None, seed=1))) == max(lengths)
+    assert len(list(shots(policy, Lander(3), steps=None, seed=1))) == max(lengths)
     monkeypatch.setattr("rl8.use.play.LONGEST", 5)
-    assert len(list(film(policy, Lander(3), steps=None, seed=1))) == 6
+    assert len(list(shots(policy, Lander(3), steps=None, seed=1))) == 6
