@@ -1,6 +1,8 @@
 """The code of the pages in docs/ does what it says."""
 
+import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import gymnasium
@@ -10,12 +12,26 @@ from omegaconf import OmegaConf
 
 from rl8 import Algorithm, RecurrentAlgorithm, load_policy
 from rl8.checkpoint import save_policy
-from rl8.cli import MODULES
+from rl8.cli import MODULES, Parser, _check_jobs, _launcher, main, parser
+from rl8.config import compose
 from rl8.config.compose import checked, composer
 from rl8.env import CueRecall, Pendulum
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "policies.md").read_text()
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGE = PAGES["policies"]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    line
+    for page in sorted(PAGES.keys() - {"troubleshooting"})
+    for text in blocks(page, "console")
+    for line in text.splitlines()
+]
 
 
 @pytest.fixture
@@ -56,9 +72,8 @@ def test_its_commands_are_there():
 
 
 def test_what_is_said_of_options_runs(workdir):
-    page = (ROOT / "docs" / "options.md").read_text()
     variables = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+    for block in blocks("options", "python"):
         exec(block, variables)
     assert variables["clip"] == pytest.approx(0.2 * (1 - 0.064))
     assert 1e-5 <= variables["rate"] <= 1e-2
@@ -67,11 +82,71 @@ def test_what_is_said_of_options_runs(workdir):
 
 
 def test_its_keys_are_those_of_the_files():
-    page = (ROOT / "docs" / "options.md").read_text()
     with composer():
         cfg, _ = checked([])
-    keys = set(re.findall(r"`((?:algo|model|network|trainer)\.[a-z_.]+)`", page))
+    keys = set(re.findall(r"`((?:algo|model|network|trainer)\.[a-z_.]+)`", PAGES["options"]))
     assert len(keys) > 15
     for key in keys:
         node, _, last = key.rpartition(".")
         assert last in OmegaConf.select(cfg, node), key
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_are_accepted(line, program):
+    program_name, *words = shlex.split(line.removeprefix("$ "))
+    assert line.startswith("$ ")
+    assert program_name == "rl8"
+    if words[0] in MODULES:
+        made = Parser(prog="rl8")
+        importlib.import_module(MODULES[words[0]]).add_arguments(made)
+        made.parse(words[1:])
+        return
+    args = parser().parse(words)
+    compose.prepare()
+    try:
+        with compose.composer():
+            plans = _check_jobs([*args.overrides, *_launcher(args)], args.config_name, args.multirun)[1]
+    except ValueError as error:
+        if re.search(r"pip install 'rl8\[(optuna|ray|submitit)\]'", str(error)):
+            pytest.skip(str(error))
+        raise
+    assert len(plans) > 1 or not args.multirun
+
+
+MESSAGES = [text.splitlines() for text in blocks("troubleshooting", "console")]
+
+
+@pytest.mark.parametrize(("command", "shown"), MESSAGES, ids=[lines[0] for lines in MESSAGES])
+def test_messages_are_the_real_ones(command, shown, program, capfd):
+    assert main(shlex.split(command)[2:]) == 2
+    said = capfd.readouterr().err.strip()
+    if shown.endswith("..."):
+        assert said.startswith(shown.removesuffix("...").rstrip())
+    else:
+        assert said == shown
+    assert not (program / "outputs").exists()
+
+
+@pytest.mark.usefixtures("policies")
+def test_what_is_said_of_deployment_runs(program):
+    for words in (["onnx", "-o", "policy.onnx"], ["torch"]):
+        assert main(["export", "outputs/pendulum", "--format", *words]) == 0
+    onnx, torch = blocks("deployment", "python")
+    variables = {}
+    exec(onnx, variables)
+    exec(torch, variables)
+    assert variables["actions"].shape == (5, 1)
+
+
+def test_links_and_pictures_are_there():
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http)([^)#\s]+)", text):
+            assert (ROOT / "docs" / target).is_file(), f"{name}.md: {target}"
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    pytest.importorskip("pdoc", reason="the extra rl8[docs] is not installed")
+    spec.loader.exec_module(build)
+    assert build.PAGES.keys() == PAGES.keys()
+    assert build.linked("[a](tracking.md) [b](docs/policies.md#x)", "rl8.use.export") == (
+        "[a](../../rl8/tracking.html) [b](../../rl8/use.html#x)"
+    )
