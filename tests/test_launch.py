@@ -77,6 +77,7 @@ def test_every_environment_builds_with_every_algorithm(workdir, name, algo):
     [
         ["env=cue_recall", "algo=recurrent", "algo.seq_len=4", "algo.horizon=8"],
         ["model=transformer"],
+        ["env=gymnasium", "model=transformer"],
         ["model=gru", "algo=recurrent"],
         ["model=mlp", "model.window=3"],
         ["distribution=categorical"],
@@ -95,6 +96,11 @@ def test_every_other_option_builds(workdir, words):
     trainer = build(chosen, workdir)
     if chosen.model is not None:
         assert f"rl8.models.{type(trainer.algorithm.policy.model).__name__}" == chosen.model.target
+
+
+@pytest.mark.parametrize("name", options("env"))
+def test_every_environment_leaves_the_choice_of_the_model(name):
+    assert plan(f"env={name}", "model=cnn").model.target == "rl8.models.CNNModel"
 
 
 def test_the_plan_reaches_the_parts(workdir):

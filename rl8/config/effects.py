@@ -61,9 +61,10 @@ RULES: Final[dict[str, Reason]] = {
         "" if h.num_minibatches > 1 else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"
     ),
     "device.graphs": lambda _, config: "" if config["device"]["device"] != "cpu" else "a CPU has no CUDA graphs",
-    "model.activation": lambda _, config: (
-        "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
-    ),
+    **{
+        key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
+        for key in ("model.activation", "network.activation")
+    },
 }
 
 
@@ -80,10 +81,10 @@ def idle(
     """
     found = {}
     for key in typed:
-        if key.split(".")[0] in REFERRED and key not in ACCEPTED:
-            reason = "" if _refers(OmegaConf.to_container(raw, resolve=False), key) else _unreferred(key, config)
-        else:
-            reason = RULES[key](hparams, config) if key in RULES else ""
+        reason = RULES[key](hparams, config) if key in RULES else ""
+        serves = key.split(".")[0] in REFERRED and key not in ACCEPTED
+        if serves and not _refers(OmegaConf.to_container(raw, resolve=False), key):
+            reason = _unreferred(key, config)
         if reason:
             found[key] = reason
     return found

@@ -45,6 +45,8 @@ def _program(program):
         (["model.hiddens=[4]", "network.hiddens=[9]"], "network.hiddens", "nothing refers to it"),
         (["goal.target=-3"], "goal.target", "stop._target_=rl8.conditions.EnvSteps"),
         (["algo=recurrent", "model.activation=tanh"], "model.activation", "model.hiddens has no layers"),
+        (["algo=recurrent", "network.activation=tanh"], "network.activation", "model.hiddens has no layers"),
+        (["model=transformer", "network.activation=tanh"], "network.activation", "TransformerModel"),
         (["network.log_std=1"], "network.log_std", "these actions have no standard deviation"),
         (["model.state_dependent_std=true"], "model.state_dependent_std", "these actions have no standard deviation"),
         (["model.min_std=0.1"], "model.min_std", "these actions have no standard deviation"),
