@@ -158,8 +158,8 @@ class Bounded(Spec):
         assert self.dtype is not None
         if not self.dtype.is_floating_point:
             u = torch.rand(n, *self.shape, device=self.device)
-            low = self.low.to(torch.float64)  # 255 - 0 + 1 is 0 in uint8
-            return (low + (u * (self.high - low + 1)).floor()).to(self.dtype)
+            low, high = self.low.to(torch.float64), self.high.to(torch.float64)  # 255 - 0 + 1 is 0 in uint8
+            return (low + (u * (high - low + 1)).floor()).to(self.dtype)
         low = torch.where(self.low.isfinite(), self.low, torch.where(self.high.isfinite(), self.high - 1, -1.0))
         high = torch.where(self.high.isfinite(), self.high, torch.where(self.low.isfinite(), self.low + 1, 1.0))
         u = torch.rand(n, *self.shape, device=self.device)

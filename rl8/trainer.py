@@ -44,6 +44,7 @@ from rl8.tracking.store import first_line
 from rl8.tracking.thinning import Recorder, thinned_out
 from rl8.view import films, movies, plots
 from rl8.view.progress import NoView, View, make_view
+from rl8.view.readings import megabytes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,6 +55,9 @@ MAX_HISTORY: Final = 100_000
 # Points of a resumed run's curve that come from before.
 MAX_CURVE: Final = 2_000
 CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
+
+# Memory of a rollout that is worth a word, in MB.
+MB_TO_STATE: Final = 1.0
 
 # What an episode is worth beyond its time limit.
 BOOTSTRAPPED: Final = {
@@ -702,9 +706,11 @@ class Trainer:
         records.tell(view.message)
         hparams = algorithm.hparams
         weights = sum(parameter.numel() for parameter in algorithm.parameters)
+        stored = algorithm.rollout.megabytes()
         info = {
             "device": str(algorithm.device),
-            "data": f"{hparams.num_envs:,} envs x {hparams.horizon} steps",
+            "data": f"{hparams.num_envs:,} envs x {hparams.horizon} steps"
+            + (f", {megabytes(stored)}" if stored >= MB_TO_STATE else ""),
             "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
             "until": stop.describe(),
         }

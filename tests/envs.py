@@ -195,6 +195,39 @@ class Steering(Env):
         return TensorDict({OBS: self.state, REWARDS: -(action - 0.5).abs()}, [self.num_envs])
 
 
+class Drift(Env):
+    """A dot in a picture of bytes moves to the left or to the right; the reward is 1 for saying where it came from.
+
+    Where a lamp is on, the other side must be said. A single picture does not tell.
+    """
+
+    def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+        super().__init__(num_envs, horizon, device=device)
+        self.observation_spec = Composite(picture=Bounded(0, 255, (4, 6, 1), dtype=torch.uint8), lamp=Binary(1))
+        self.action_spec = Categorical(2)
+
+    def reset(self, *, config=None):
+        self.configure(config)
+        self.state = self._move(torch.randint(6, (self.num_envs,), device=self.device))
+        return self._observe()
+
+    def step(self, action):
+        rewards = (action == (self.state["right"] ^ self.state["lamp"])).float()
+        self.state = self._move(self.state["place"])
+        return TensorDict({OBS: self._observe(), REWARDS: rewards}, [self.num_envs])
+
+    def _move(self, place):
+        right, lamp = torch.randint(2, (2, self.num_envs), device=self.device)
+        place = (place + 2 * right - 1) % 6
+        return TensorDict({"place": place, "right": right, "lamp": lamp}, [self.num_envs])
+
+    def _observe(self):
+        columns = torch.arange(6, device=self.device)
+        row = (columns == self.state["place"].unsqueeze(1)).to(torch.uint8) * 255
+        picture = row.reshape(self.num_envs, 1, 6, 1).expand(-1, 4, -1, -1)
+        return TensorDict({"picture": picture, "lamp": self.state["lamp"].unsqueeze(1).to(torch.int8)}, [self.num_envs])
+
+
 class GoesBad(Env):
     """Rewards become `reward` after 12 steps; they are 1 before."""
 

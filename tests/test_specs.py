@@ -39,6 +39,7 @@ EVERY_SPEC = [
     Bounded(0.1, 0.1, 3),
     Bounded(0, 255, (4, 4, 3), dtype=torch.uint8),
     Bounded(-3, 3, 2, dtype=torch.int64),
+    Bounded(False, True, (2, 2, 1), dtype=torch.bool),
     Categorical(5),
     Categorical(1),
     Categorical(3, (2, 2), dtype=torch.int32),

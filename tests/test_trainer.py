@@ -24,6 +24,7 @@ from rl8.conditions import EnvSteps, HitsLowerBound, HitsUpperBound, Plateaus
 from rl8.env import DiscreteDummyEnv
 from rl8.models import MLPModel
 from rl8.reported import EVAL_METRICS, METRICS
+from rl8.rollout.rollout import Rollout
 from rl8.tracking.run import Tracker
 from rl8.tracking.store import open_store
 
@@ -505,6 +506,12 @@ def test_files_go_to_a_folder_of_the_day_by_default():
     assert Trainer(Endless, **QUIET).output_dir.parts[0] == "outputs"
 
 
+def test_the_memory_of_a_large_rollout_is_stated(capsys, monkeypatch):
+    monkeypatch.setattr(Rollout, "megabytes", lambda self: 1234.0)
+    Trainer(Endless, **{**QUIET, "view": "plain"}).run(stop_conditions=[EnvSteps(BATCH)])
+    assert "8 envs x 8 steps, 1.2 GB" in capsys.readouterr().out
+
+
 def test_a_run_outside_the_main_thread(capsys):
     trainer = Trainer(Endless, **{**QUIET, "view": "plain"})
     thread = threading.Thread(target=trainer.run, kwargs={"stop_conditions": [EnvSteps(BATCH)]})
@@ -513,7 +520,7 @@ def test_a_run_outside_the_main_thread(capsys):
     assert trainer.algorithm.iterations == 1
     shown = capsys.readouterr().out
     assert "Endless" in shown
-    assert "8 envs x 8 steps" in shown
+    assert "8 envs x 8 steps\n" in shown
     assert "policy.pt" in shown
 
 

@@ -3,6 +3,7 @@
 from rl8.nn.attention import CausalSelfAttention, TransformerBlock
 from rl8.nn.encoding import Encoder
 from rl8.nn.heads import FeatureHead, ValueHead
+from rl8.nn.images import Frames, ImpalaNet, NatureNet
 from rl8.nn.mlp import ACTIVATIONS, MLP
 
 __all__ = [
@@ -11,6 +12,9 @@ __all__ = [
     "CausalSelfAttention",
     "Encoder",
     "FeatureHead",
+    "Frames",
+    "ImpalaNet",
+    "NatureNet",
     "TransformerBlock",
     "ValueHead",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -16,14 +18,15 @@ class Encoder(nn.Module):
 
     Args:
         spec: What the model sees of one environment and step.
+        without: Paths of components that are left out too.
 
     Attributes:
         size: Length D of the vector.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, without: Collection[tuple[str, ...]] = ()) -> None:
         super().__init__()
-        self.parts = [(path, leaf) for path, leaf in leaves(spec) if ACTION_MASK not in path]
+        self.parts = [(path, leaf) for path, leaf in leaves(spec) if not (ACTION_MASK in path or path in without)]
         if not self.parts:
             raise ValueError(f"{spec} has nothing for a model to look at besides {ACTION_MASK!r}. Add an observation.")
         self.size = sum(encoded_size(leaf) for _, leaf in self.parts)

@@ -13,7 +13,7 @@ from torch import Tensor
 from rl8.data import BOOTSTRAP_FINAL_OBS, FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.policy.policy import Policy, reset_where
 from rl8.rollout.bootstrap import FinalRows, next_values
-from rl8.rollout.containers import plain, restored
+from rl8.rollout.containers import named, plain, restored
 from rl8.rollout.env_metrics import EnvMetrics
 from rl8.specs import Nested
 
@@ -102,6 +102,10 @@ class Rollout:
         self.env_metrics = EnvMetrics()
         if ends:
             self._allocate_ends()
+
+    def megabytes(self) -> float:
+        """Return how much memory the storage takes, in MB."""
+        return sum(tensor.nbytes for tensor in named(vars(self)).values()) / 1e6
 
     def start(self, obs: Nested) -> None:
         """Begin at observations `[N, ...]` that environments gave at their reset."""

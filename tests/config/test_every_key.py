@@ -50,7 +50,8 @@ VALUES = {
     "algo.schedules.entropy_coeff": [[0, 0.5], [32, 1.0]], "algo.schedules.clip_param": [[0, 0.5], [32, 0.1]],
     "algo.schedules.vf_clip_param": [[0, 0.001], [32, 1e-4]],
     "algo.schedules.dual_clip_param": [[0, 1.01], [32, 1.001]],
-    "network.hiddens": [4], "network.seq_len": 2, "network.log_std": 1.0, "model.log_std": 1.0,
+    "network.hiddens": [4], "network.activation": "tanh", "network.seq_len": 2, "network.log_std": 1.0,
+    "model.log_std": 1.0,
     "model.hidden_gain": 2.0,
     "model.hiddens": [5], "model.activation": "tanh", "model.num_heads": 2, "model.window": 2, "model.num_layers": 3,
     "env.integrator": "semi-implicit", "env.start_std": 0.5, "env.max_touch_speed": 1e6, "env.pad": 1e3,
@@ -119,6 +120,7 @@ LEFT_OUT = {
     "stop=never": "has no keys, and never ends: tests/test_conditions.py",
     "distribution=auto": "has no keys",
     "distribution=categorical": "what auto takes for these actions: has no keys",
+    **{f"model={name}": "no environment here has images: tests/models/test_images.py" for name in ("cnn", "impala")},
     **{f"env={name}": "another package: tests/env/adapters" for name in ("envpool", "gymnasium", "isaaclab", "mjlab")},
 }
 WALKED = [f"{group}={option}" for group in GROUPS for option in options(group) if f"{group}={option}" not in LEFT_OUT]

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from envs import Endless, Episodes, Machine, MaskedBandit, Steering
+from envs import Drift, Endless, Episodes, Machine, MaskedBandit, Steering
 from tensordict import TensorDict
 
 import rl8
@@ -12,7 +12,7 @@ from rl8 import Algorithm, RecurrentAlgorithm, specs
 from rl8.checkpoint import save_policy
 from rl8.distributions import Normal
 from rl8.env import Pendulum
-from rl8.models import GRUModel, MLPModel, TransformerModel
+from rl8.models import CNNModel, GRUModel, MLPModel, TransformerModel
 from rl8.policy.policy import Policy
 from rl8.rollout.collect import collect
 from rl8.rollout.rollout import Rollout
@@ -36,6 +36,11 @@ KINDS = {
     "windowed": (Algorithm, Episodes, {"model_config": {"hiddens": [16], "window": 3}, "normalize_obs": True}),
     "windows of dictionaries": (Algorithm, Machine, {"model_config": {"hiddens": [16], "window": 3}}),
     "transformer": (Algorithm, Episodes, {"model_cls": TransformerModel, "model_config": {"size": 8, "window": 4}}),
+    "pictures": (
+        Algorithm,
+        Drift,
+        {"model_cls": CNNModel, "model_config": {"filters": [[4, 3, 1]], "size": 8, "window": 2}},
+    ),
     "lstm": (RecurrentAlgorithm, Endless, {"model_config": {"hidden_size": 8}, "seqs_per_state_reset": 1}),
     "gru": (RecurrentAlgorithm, Endless, {"model_cls": GRUModel, "model_config": {"hidden_size": 8}}),
 }

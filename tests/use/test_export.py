@@ -98,7 +98,7 @@ def test_torch(kind, tmp_path):
     play(policy, call)
 
 
-@pytest.mark.parametrize("kind", ["normalized", "bounded", "composite", "transformer", "gru"])
+@pytest.mark.parametrize("kind", ["normalized", "bounded", "composite", "transformer", "pictures", "gru"])
 def test_onnx(kind, tmp_path):
     onnxruntime = onnx_is_here()
     _, policy = trained(kind, tmp_path)
