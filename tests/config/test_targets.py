@@ -62,7 +62,10 @@ def test_names_that_may_be_classes_pass_without_an_import(modules, target):
         ("lasy_env.MyEnv", r"no module 'lasy_env'.* \(there: .*lazy_env.py.* Try env\._target_=lazy_env.MyEnv"),
         ("no_such_thing_at_all.MyEnv", "no module 'no_such_thing_at_all'"),
         ("gadgets.fist.One", r"no module 'gadgets.fist'.* Try env\._target_=gadgets.first.One"),
-        ("gadgets.first", r"'gadgets.first' is a module. Accepted: a class in it: One\. Try env\._target_=gadgets.first.One"),
+        (
+            "gadgets.first",
+            r"'gadgets.first' is a module. Accepted: a class in it: One\. Try env\._target_=gadgets.first.One",
+        ),
         ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env=cartpole\."),
     ],
 )
