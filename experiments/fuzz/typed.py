@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -405,7 +406,8 @@ def follow(done: Attempt, advice: str) -> Attempt:
     """Type the words again, changed as a message says."""
     new = _advised_words(advice)
     keys = {key_of(word) for word in new}
-    own = [word for word in done.words if word not in TINY]
+    flagged = [word for flag, word in pairwise(done.words) if flag in ("--cfg", "-p", "--info", "-f", "-cn", "-cd")]
+    own = [word for word in done.words if word not in (*TINY, *flagged)]
     said = done.err.partition("Accepted")[0]
     named = [word for word in own if word in done.err] or [word for word in own if key_of(word) in said]
     blamed = max(named, key=lambda word: ("=" in word, len(key_of(word))), default=None)
