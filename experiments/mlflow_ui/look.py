@@ -109,7 +109,7 @@ def look(base: str, folder: Path, pictures: Path) -> int:
             "",
             ["Model training", "eval/returns/mean", "transitions_per_s", "cartpole-ppo-seed1", "sweep of"],
         ),
-        ("charts", charts, "", [r"eval \(\d+\)\s[\s\S]*eval/returns/mean[\s\S]*returns \(\d+\)"]),
+        ("charts", charts, "", [r"eval\s*\(\d+\)[\s\S]*eval/returns/mean[\s\S]*returns\s*\(\d+\)"]),
         (
             "run",
             page_of_run,
