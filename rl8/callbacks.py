@@ -75,7 +75,8 @@ class Callbacks:
     def __init__(self, callbacks: Sequence[Callback], trainer: Trainer) -> None:
         given: Any = callbacks
         if not isinstance(given, (list, tuple)):
-            raise TypeError(f"callbacks={given!r} is no list. Try callbacks=[{type(given).__name__}()].")
+            made = f"{type(given).__name__}()" if isinstance(given, Callback) else "MyCallback()"
+            raise TypeError(f"callbacks={given!r} is no list. Accepted: a list of callbacks. Try callbacks=[{made}].")
         for index, callback in enumerate(given):
             if not isinstance(callback, Callback):
                 made = f"{callback.__name__}()" if isinstance(callback, type) else "MyCallback()"

@@ -158,7 +158,10 @@ class Categorical(Distribution):
 
     def mode(self) -> Tensor:
         """Return the most probable indices `[..., *shape]`, int64."""
-        return self.log_probs.contiguous().argmax(dim=-1)
+        log_probs = self.log_probs.contiguous()
+        if self.mask is not None:  # what is allowed may be even less probable than FORBIDDEN_LOGIT
+            log_probs = torch.where(self.mask, log_probs, -math.inf)
+        return log_probs.argmax(dim=-1)
 
     def logp(self, actions: Tensor) -> Tensor:
         """Return log-probabilities `[...]` of indices `[..., *shape]`."""

@@ -24,7 +24,7 @@ from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
 from rl8.guest import stop_signals
-from rl8.kinds import as_text
+from rl8.kinds import as_text, is_list
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
@@ -132,6 +132,10 @@ class Trainer:
         if best is not None and best not in self.metric_names:
             raise ValueError(f"trainer.best_metric={best}: {unknown('metric', best, self.metric_names)}")
         self._check_env_config()
+        if not (config is None or isinstance(config, Mapping)):
+            raise TypeError(f"config={config!r} is no mapping. Accepted: what is to be recorded, by name, or None.")
+        if not is_list(overrides):
+            raise TypeError(f"overrides={overrides!r} is no list. Accepted: the words that were typed.")
         self.overrides = tuple(overrides)
         self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
         self.source: str | None = None

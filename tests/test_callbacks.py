@@ -166,7 +166,7 @@ def test_what_is_no_number_or_no_callback_is_refused(tmp_path):
         run(tmp_path, [Words()])
     with pytest.raises(TypeError, match=r"callbacks\[1\]=.*Words.* is no callback.* Try callbacks=\[Words\(\)\]."):
         Trainer(Steering, **QUIET, callbacks=[Words(), Words])
-    with pytest.raises(TypeError, match=r"is no list. Try callbacks=\[Words\(\)\]."):
+    with pytest.raises(TypeError, match=r"is no list. Accepted: a list of callbacks. Try callbacks=\[Words\(\)\]."):
         Trainer(Steering, **QUIET, callbacks=Words())
 
 

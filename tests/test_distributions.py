@@ -378,6 +378,13 @@ def test_multicategorical_draws_every_choice_and_none_of_the_padding():
         torch.testing.assert_close(frequencies, torch.full((n,), 1 / n), atol=0.0045, rtol=0)
 
 
+def test_the_mode_is_allowed_however_improbable():
+    features = {"logits": torch.tensor([[-2e9, -3e9, 5.0]]), "action_mask": torch.tensor([[True, True, False]])}
+    assert Categorical(features, specs.Categorical(3)).mode().item() == 0
+    logits = torch.tensor([[-2e9, -3e9, 1.0, 2.0, 3.0, 4.0]])
+    assert MultiCategorical({"logits": logits}, specs.MultiCategorical([2, 4])).mode().tolist() == [[0, 3]]
+
+
 @pytest.mark.parametrize("nvec", [[3, 3], [2, 4]], ids=str)
 def test_multicategorical_mask_is_laid_out_as_the_logits(nvec):
     mask = torch.tensor([False, True, True, False, True, False]) if nvec == [2, 4] else torch.tensor([0, 1, 0, 1, 0, 1])

@@ -23,6 +23,12 @@ def check_extra_losses(losses: Mapping[str, ExtraLoss]) -> dict[str, ExtraLoss]:
         TypeError: If one is no pair of a number and a function.
         ValueError: If a weight is infinite or NaN, or a name is taken.
     """
+    given: Any = losses
+    if not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
+        raise TypeError(
+            f"extra_losses={given!r} is no mapping from names. Accepted: a weight and a function by name. Try "
+            'extra_losses={"mine": (0.1, function)}.'
+        )
     loss: Any
     for name, loss in losses.items():
         if name in PPOLoss._fields:

@@ -73,8 +73,7 @@ def validated(hparams: Hyperparameters, env: Env) -> Hyperparameters:
 def learning_rate(hparams: Hyperparameters, optimizer_config: Mapping[str, Any]) -> Schedule:
     """Return the learning rate over env steps: the optimizer's, 1e-3 unless given, where no schedule says otherwise."""
     lr = optimizer_config.get("lr", DEFAULT_LR)
-    if isinstance(lr, (int, float)):
-        check_range("optimizer_config.lr", lr, 0, low_open=True, hint='optimizer_config={"lr": 1e-3}')
+    check_range("optimizer_config.lr", lr, 0, low_open=True, hint='optimizer_config={"lr": 1e-3}')
     check_rate(hparams, lr, "optimizer_config.lr")
     points, name = rates(hparams)
     start = starting_rate(lr, points, typed="lr" in optimizer_config, key="optimizer_config.lr", name=name)

@@ -908,6 +908,8 @@ def test_an_extra_loss_is_part_of_the_total():
             TypeError,
             r"is no pair of a weight and a function. Try extra_losses=\{'decay': \(",
         ),
+        (5, TypeError, r"^extra_losses=5 is no mapping from names"),
+        ({1: (1.0, decay)}, TypeError, r"is no mapping from names. Accepted: a weight and a function by name"),
         ({"decay": (math.nan, decay)}, ValueError, r"^extra_losses\['decay'\]'s weight=nan is out of range"),
     ],
 )
