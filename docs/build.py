@@ -21,6 +21,7 @@ PAGES = {
     "policies": "rl8.use",
     "deployment": "rl8.use.export",
     "options": "rl8.parts",
+    "parallel": "rl8.parallel",
     "sweeps": "rl8.sweeps",
     "tracking": "rl8.tracking",
     "troubleshooting": "rl8.cli",
@@ -28,8 +29,6 @@ PAGES = {
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "_build"
-
-
 PICTURE = re.compile(r"!\[[^]]*\]\((\S+)\)")
 
 

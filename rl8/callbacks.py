@@ -20,6 +20,7 @@ class Callback:
     them, and stop conditions see it if `metric_names` says so. It may end training, `trainer.stop("solved")`, give
     coefficients other values, `trainer.algorithm.change(entropy_coeff=0.0, lr=1e-4)`, and set physical constants,
     `trainer.algorithm.env.configure({"gravity": 3.7})`. An error in a hook ends the run; what was trained is saved.
+    Each of several processes (`device.processes`) calls its own; `rl8.parallel.world.first()` tells which one writes.
 
     Attributes:
         metric_names: Names of the metrics that it adds, for stop conditions, `goal.metric` and `trainer.best_metric`.

@@ -20,9 +20,12 @@ import torch
 from rl8.atomic import atomic
 from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
+from rl8.parallel import world
 from rl8.policy.normalization import ObsNormalizer
 from rl8.policy.policy import Policy
+from rl8.ppo import processes
 from rl8.ppo.algorithm import Algorithm
+from rl8.ppo.resume import OWN
 from rl8.rng import forked
 from rl8.runs import CHECKPOINT
 from rl8.specs import Binary, Bounded, Categorical, Composite, MultiCategorical, Spec, Unbounded
@@ -42,6 +45,7 @@ class Saved:
         algorithm: State of the algorithm.
         policy: How its policy is built.
         extra: What else was saved.
+        others: What the other processes had of their own, in the order of their numbers from 1.
         skipped: Why other files were not read that were asked for first, a sentence each.
     """
 
@@ -49,6 +53,7 @@ class Saved:
     algorithm: dict[str, Any]
     policy: dict[str, Any]
     extra: dict[str, Any]
+    others: tuple[dict[str, Any], ...] = ()
     skipped: tuple[str, ...] = ()
 
 
@@ -56,6 +61,8 @@ def save_checkpoint(
     path: str | Path, algorithm: Algorithm, extra: Mapping[str, Any] | None = None, *, keep: int = 1
 ) -> Path:
     """Write all that training needs to go on exactly; an interrupted write leaves the old files whole.
+
+    With several processes all call it: process 0 writes what each of them has.
 
     Args:
         path: File to write.
@@ -67,9 +74,14 @@ def save_checkpoint(
         OSError: If the file can't be written, with its name and the reason.
         TypeError: If something has no form that can be loaded again.
     """
+    state = encode(algorithm.state_dict(), "state")
+    states = world.to_first({name: state[name] for name in OWN})
+    if states is None:
+        return Path(path)
     content = {
         "format": FORMAT,
-        "algorithm": encode(algorithm.state_dict(), "state"),
+        "algorithm": state,
+        "others": states[1:],
         "policy": describe_policy(algorithm),
         "extra": encode(dict(extra or {}), "extra"),
     }
@@ -100,23 +112,41 @@ def read_checkpoint(path: str | Path, *, key: str = "trainer.resume") -> Saved:
                 raise
             skipped.append(f"{str(error).split('. Try')[0]}.")
             continue
-        return Saved(file, content["algorithm"], content["policy"], content["extra"], tuple(skipped))
+        own = tuple(content.get("others", ()))
+        return Saved(file, content["algorithm"], content["policy"], content["extra"], own, tuple(skipped))
     raise ValueError(f"{key}={path}: no checkpoint there can be read. {' '.join(skipped)} Try {key}=null.")
 
 
 def restore(saved: Saved, algorithm: Algorithm, *, key: str = "trainer.resume") -> None:
-    """Put a checkpoint's state into an algorithm.
+    """Put a checkpoint's state into an algorithm; a process that it holds nothing of begins new episodes.
 
     Raises:
         ValueError: If it does not fit.
     """
+    number = world.rank()
+    own = saved.others[number - 1] if 0 < number <= len(saved.others) else {}
     try:
         check_fit(saved.policy, algorithm, weights=saved.algorithm["policy"])
-        algorithm.load_state_dict(saved.algorithm)
+        algorithm.load_state_dict({**saved.algorithm, **own})
+        if number > len(saved.others):
+            processes.begin_anew(algorithm)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{key}={saved.file} does not fit this run: {_reason(error)} Resume with the options that it was made with."
         ) from error
+
+
+def lost_processes(saved: Saved) -> str | None:
+    """Return what a run loses that goes on with another number of processes; None if it is the same."""
+    there, here = len(saved.others) + 1, world.size()
+    if there == here:
+        return None
+    what = (
+        "The environments and random numbers of the others are lost."
+        if there > here
+        else "The new ones begin new episodes with new random numbers."
+    )
+    return f"Not an exact resume: there were {there} processes and there are {here} now. {what}"
 
 
 def load_checkpoint(path: str | Path, algorithm: Algorithm) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,6 +24,7 @@ from rl8 import __version__
 from rl8.checks import unknown
 from rl8.config import compose
 from rl8.guest import command_line
+from rl8.parallel import launched, launcher
 from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ EXAMPLES = {
     "rl8 goal.env_steps=500_000 seed=2 trainer.steps_per_eval=5": "shorter, with evaluations on the way",
     "rl8 algo=recurrent model=gru device=cuda": "a policy with memory, on a GPU",
     "rl8 -m algo.gamma=0.9,0.95,0.99 seed=1,2,3": "a sweep: nine runs under one MLflow parent run",
+    "rl8 device=cuda device.processes=4": "four GPUs; num_envs and minibatches are per process",
     "rl8 stop=plateau model.hiddens=[64,64] algo.optimizer.lr=3e-4": "until the return settles, smaller networks",
 }
 
@@ -66,14 +69,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with command_line(alone=argv is None):
+        if launched.is_worker():
+            # a store that has gone with its process is no news: the error that ended it is
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        if launched.rank() > 0:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (process 0 shows)
         try:
-            return _dispatch(words)
+            code = _dispatch(words)
+            if launched.is_worker():
+                from rl8.parallel import world
+
+                world.leave()
+            return code
         except KeyboardInterrupt as stop:
             name = str(stop.args[0]) if stop.args else "SIGINT"
             print(f"rl8: stopped by {name}", file=sys.stderr)
             return 128 + signal.Signals[name]
         except Exception as error:
-            return report(error, words)
+            code = report(error, words)
+            if launched.is_worker():
+                # at once: what ends in order waits for the others, and they for the word that this one has ended
+                sys.stderr.flush()
+                os._exit(code)
+            return code
 
 
 def report(error: Exception, words: Sequence[str] = ()) -> int:
@@ -85,6 +103,21 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
     """
     from rl8.checks import is_mistake
 
+    if launched.is_worker():
+        from rl8.launch import summary
+        from rl8.parallel import world
+        from rl8.parallel.failure import PeerError, keep_mistake
+
+        world.failed(error)
+        if is_mistake(error):
+            keep_mistake(2)
+        said = isinstance(error, PeerError) and error.said
+        if said or not world.may_speak():
+            return 2 if is_mistake(error) else 1
+        launcher.leave(error=summary(error))
+        if isinstance(error, PeerError):
+            print(f"rl8: {redacted(str(error))}", file=sys.stderr)
+            return 1
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         _show(error, error.__traceback__)
     elif is_mistake(error):
@@ -124,6 +157,7 @@ def _dispatch(words: list[str]) -> int:
     if words and words[0] in MODULES:
         return _command(*words)
     args = parser().parse(words)
+    args.typed = words
     compose.prepare(args.config_dir)
     if args.help:
         print(help_text())
@@ -272,6 +306,15 @@ def _train(args: argparse.Namespace) -> int:
         flags += ["--package", args.package] if args.package else []
         jobs.call_hydra(_nothing, [*flags, *words], args.config_name)
         return 0
+    if is_sweep and launched.is_worker():
+        raise ValueError(
+            "-m starts many runs, and a launcher started this process for one. Accepted: one of the two. Try it "
+            "without torchrun: rl8 -m device.processes=4 ... gives each run its processes."
+        )
+    if not is_sweep and launcher.is_wanted(plans[0].device):
+        return launcher.launch(args.typed, plans[0].device)
+    if launched.is_worker():
+        return _train_together(plans[0], words, args.config_name, folder)
     jobs.rehearse(plans, folder, "hydra.sweep.dir" if is_sweep else "hydra.run.dir")
     if is_sweep:
         return _sweep(args, words, settings, plans, folder)
@@ -322,6 +365,33 @@ def _sweep(args: argparse.Namespace, words: list[str], settings: Any, plans: Seq
     return _summarise(results, count, folder)
 
 
+def _train_together(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> int:
+    """Train as one of the processes that a launcher started; go on with the run of an attempt that failed."""
+    from rl8 import jobs, launch, runs
+    from rl8.parallel import world
+    from rl8.parallel.failure import folder_before, keep_folder, mistake_before
+
+    if code := mistake_before():
+        return code
+    before = folder_before()
+    if before is not None:
+        plan = launch.after_failure(plan, before)
+    jobs.rehearse([plan], folder, "hydra.run.dir")  # here the processes meet
+
+    def claimed() -> Path:
+        typed = any(word.startswith("hydra.run.dir=") for word in words)
+        own = runs.own_folder(plan.trainer.resume) or (folder if typed else runs.claim(folder))
+        keep_folder(Path(plan.trainer.output_dir or own))
+        return own
+
+    folder = world.from_first(claimed)
+    if not world.first():
+        return exit_code(launch.train(plan, folder, launcher.typed(words)))
+    outcome = jobs.run(plan, words, config_name, folder)
+    launcher.leave(**asdict(outcome))
+    return exit_code(outcome)
+
+
 def exit_code(outcome: Outcome) -> int:
     """Return what a shell expects of a process that a signal ended, and else 0."""
     return 0 if outcome.stopped_by is None else 128 + signal.Signals[outcome.stopped_by]
@@ -337,13 +407,16 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
     from rl8.sweeps.job import SEARCH
 
     settings, jobs = compose.expand(words, config_name, multirun)
-    if settings.mode == RunMode.MULTIRUN and settings.sweeper._target_ == SEARCH:
+    searches = settings.mode == RunMode.MULTIRUN and settings.sweeper._target_ == SEARCH
+    if searches:
         search.check_options(settings.sweeper, words)
     plans = []
     for number, job in enumerate(jobs):
         try:
             plans.append(check(*compose.checked(job, config_name), compose.typed(job)))
             verify(plans[-1])
+            if searches:
+                search.check_plan(settings.sweeper, plans[-1])
         except (TypeError, ValueError) as error:
             if len(jobs) == 1:
                 raise

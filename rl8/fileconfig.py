@@ -84,7 +84,9 @@ def train_from_file(args: argparse.Namespace) -> launch.Outcome:
         text = re.sub(r"\balgo\.optimizer\b", "optimizer_config", str(error))
         text = re.sub(r"\b(algo|trainer)\.(?=\w)", "", text)
         raise type(error)(f"{args.file}: {text}") from error
-    return launch.train(plan, place if plan.trainer.output_dir else runs.claim(place))
+    from rl8.parallel import world
+
+    return launch.train(plan, place if plan.trainer.output_dir else world.from_first(lambda: runs.claim(place)))
 
 
 def read(path: Path) -> dict[str, Any]:

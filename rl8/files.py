@@ -1,4 +1,7 @@
-"""A run's folder: nobody else's, with checkpoints at their times, and whole files only."""
+"""A run's folder: nobody else's, with checkpoints at their times, and whole files only.
+
+Of several processes the first writes; the others only take part in making a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 from rl8 import runs
 from rl8.atomic import atomic
 from rl8.checkpoint import save_checkpoint, save_policy, write
+from rl8.parallel import world
 from rl8.ppo.algorithm import Algorithm
 from rl8.settings import TrainerSettings
 from rl8.tracking.provenance import origin
@@ -49,12 +53,14 @@ class RunFiles:
         self._saved = clock()
         self._iterations: int | None = None  # of the last checkpoint
         self.best: float | None = None
-        if asked is not None and not self._own:
+        if asked is not None and not self._own and world.first():  # who may have begun to use it
             _check_free(asked)
 
     @property
     def folder(self) -> Path:
         """The run's folder; one that was not asked for is made when this is first looked at."""
+        if self._folder is None and not world.first():
+            return self._asked or origin()
         if self._folder is None:
             self._folder = self._asked or runs.claim(origin() / time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
         return self._folder
@@ -65,6 +71,8 @@ class RunFiles:
         Raises:
             ValueError: If another run was faster, or the folder can't be written.
         """
+        if not world.first():
+            return
         if self._own:
             self._replace(runs.CONFIG, config)  # what acts from now on
             return
@@ -111,7 +119,10 @@ class RunFiles:
         """
         self._saved = self._clock()  # also if it fails: the next attempt is the next checkpoint's
         path = self.folder / runs.CHECKPOINT
-        if self._iterations != self._algorithm.iterations or not path.exists():
+        (wanted,) = world.most(
+            [world.first() and (self._iterations != self._algorithm.iterations or not path.exists())]
+        )
+        if wanted:
             save_checkpoint(path, self._algorithm, extra, keep=self._settings.keep_checkpoints)
             self._iterations = self._algorithm.iterations
         return path
@@ -138,6 +149,8 @@ class RunFiles:
         Raises:
             OSError: If it can't be written.
         """
+        if not world.first():
+            return self.folder / runs.POLICY
         return save_policy(self.folder / runs.POLICY, self._algorithm)
 
     def save_evidence(self, evidence: dict[str, Any]) -> Path:

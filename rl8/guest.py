@@ -20,7 +20,7 @@ ANSWER = "the iteration at hand is being finished, then the policy is saved and 
 
 
 @contextmanager
-def stop_signals(tell: Callable[[str], None]) -> Iterator[list[str]]:
+def stop_signals(tell: Callable[[str], None], *, passed_on: bool = False) -> Iterator[list[str]]:
     """Yield a list that SIGINT and SIGTERM append their names to; a second one does what it would otherwise.
 
     The first is answered at once: an iteration may take minutes. `tell` is called with the answer in a thread of its
@@ -28,17 +28,28 @@ def stop_signals(tell: Callable[[str], None]) -> Iterator[list[str]]:
 
     A signal that is ignored (`nohup`, a shell's background job) or has a handler that Python did not set stays as it
     is. Outside the main thread, where handlers can't be set, the list stays empty.
+
+    Args:
+        tell: Takes the answer.
+        passed_on: Whether a launcher passes signals on, so that one may come twice: a second one is like the first, and
+            the launcher ends who takes too long.
     """
     received: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         received.append(name)
-        put_back()
         once_more = "Ctrl-C" if name == "SIGINT" else name
-        _thread.start_new_thread(tell, (f"{once_more}: {ANSWER} A second {once_more} stops now.",))
+        if passed_on:
+            answer = f"{once_more}: {ANSWER}"
+        else:
+            put_back()
+            answer = f"{once_more}: {ANSWER} A second {once_more} stops now."
+        if len(received) == 1 and not (passed_on and name == "SIGTERM"):  # a launcher's way to end those that are left
+            _thread.start_new_thread(tell, (answer,))
 
-    with _handled(SIGNALS, note) as put_back:
+    # A launcher's signal to those that are left would end them before they say why.
+    with _handled(SIGNALS, note, also_after_errors=not passed_on) as put_back:
         yield received
 
 
@@ -55,9 +66,18 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def _handled(
-    numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+    numbers: Sequence[signal.Signals],
+    handler: Callable[[int, FrameType | None], None],
+    *,
+    also_after_errors: bool = True,
 ) -> Iterator[Callable[[], None]]:
-    """Let signals call `handler` in the block; yield what puts back what was there, which may be called before."""
+    """Let signals call `handler` in the block; yield what puts back what was there, which may be called before.
+
+    Args:
+        numbers: The signals.
+        handler: What they call.
+        also_after_errors: Whether it is put back after a block that raises.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -73,8 +93,11 @@ def _handled(
         signal.signal(number, handler)
     try:
         yield put_back
-    finally:
-        put_back()
+    except BaseException:
+        if also_after_errors:
+            put_back()
+        raise
+    put_back()
 
 
 @contextmanager

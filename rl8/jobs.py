@@ -19,6 +19,7 @@ from rl8.config.effects import refusal
 from rl8.config.schema import Plan
 from rl8.guest import arguments, torch_settings, variable
 from rl8.launch import Outcome
+from rl8.parallel import launched, launcher
 from rl8.tracking.secrets import redacted
 
 
@@ -80,7 +81,7 @@ def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Out
 
     def job(cfg: DictConfig) -> None:
         try:
-            outcomes.append(launch.train(plan, Path(HydraConfig.get().runtime.output_dir), words))
+            outcomes.append(launch.train(plan, Path(HydraConfig.get().runtime.output_dir), launcher.typed(words)))
         except Exception as error:
             failures.append(error)
 
@@ -92,7 +93,8 @@ def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Out
 
 def say(message: str) -> None:
     """Print a message to the user beside what the program prints."""
-    print(f"rl8: {redacted(message)}", file=sys.stderr, flush=True)
+    if launched.rank() == 0:
+        print(f"rl8: {redacted(message)}", file=sys.stderr, flush=True)
 
 
 def call_hydra(job: Callable[[DictConfig], object], words: Sequence[str], config_name: str) -> None:

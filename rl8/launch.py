@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 
+from rl8 import runs
 from rl8.callbacks import Callback
 from rl8.checks import check_path, closest, is_mistake, unknown
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
@@ -28,6 +29,7 @@ from rl8.config.compose import option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import convert, is_simple
+from rl8.parallel import launched
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.scheduled import check_rate, schedule_of
 from rl8.tracking.secrets import redacted
@@ -315,6 +317,8 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     """
     if plan.trainer.output_dir is not None:
         check_folder("trainer.output_dir", Path(plan.trainer.output_dir))
+    if not launched.is_worker():  # where several are started later, this is one of them
+        plan = replace(plan, device=replace(plan.device, processes=1, max_restarts=0))
     try:
         trainer = build(plan, folder)
     except (MemoryError, RuntimeError) as error:
@@ -338,7 +342,7 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     video = "trainer.steps_per_video"
     if video in plan.typed and plan.trainer.steps_per_video and not trainer.algorithm.env.has_pictures:
         found[video] = "the environment draws no pictures"
-    batch = trainer.algorithm.hparams.batch_size
+    batch = trainer.algorithm.hparams.batch_size * launched.size()
     goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
     if goal is not None and goal < batch:
         notes.append(f"goal.env_steps={goal:,} is less than one iteration of num_envs * horizon = {batch:,} env steps.")
@@ -392,6 +396,16 @@ def run(trainer: Trainer, plan: Plan) -> Outcome:
     finally:
         trainer.close()
     return Outcome(metrics.get(plan.goal.metric, math.nan), trainer.stopped_by)
+
+
+def after_failure(plan: Plan, folder: Path) -> Plan:
+    """Return the plan that goes on with the run in a folder, or begins once more where it has no checkpoint yet."""
+    if (folder / runs.CHECKPOINT).is_file():
+        trainer = replace(plan.trainer, resume=str(folder), branch=None, init_from=None, output_dir=None)
+        return replace(plan, trainer=trainer)
+    if launched.rank() == 0:
+        (folder / runs.CONFIG).unlink(missing_ok=True)  # the folder is nobody's again
+    return plan
 
 
 def train(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Outcome:

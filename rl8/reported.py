@@ -11,7 +11,9 @@ import torch
 from rl8 import data
 from rl8.checks import unknown
 from rl8.conditions import Condition
+from rl8.parallel import world
 from rl8.ppo.algorithm import Algorithm
+from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.metrics import UPDATE_METRICS
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.nonfinite import first_nonfinite
@@ -47,10 +49,61 @@ def metric_names(algorithm: Algorithm) -> list[str]:
     more = [f"losses/{name}" for name in algorithm.extra_losses] + [NONFINITE] * algorithm.skips_nonfinite
     moving = [f"coefficients/{name}" for name in algorithm.coefficients.reported()]
     more += [name for name in moving if name not in METRICS]
+    if world.size() > 1:
+        more += [name for number in range(world.size()) for name in process_metrics(number)]
     evaluated = own
     if algorithm.episodes is not None:
         more, evaluated = [*more, *data.EPISODE_METRICS], [*own, *data.EVAL_EPISODES]
     return [*METRICS, *more, *own, *EVAL_METRICS, *(f"eval/{name}" for name in evaluated)]
+
+
+def process_metrics(number: int) -> tuple[str, str]:
+    """Return the names of one process's speed and peak memory."""
+    return f"profiling/process_{number}_transitions_per_s", f"memory/process_{number}_peak_mb"
+
+
+def shares(hparams: Hyperparameters) -> dict[str, str]:
+    """Return what the processes have together, as the first lines of a run say it; nothing of one process."""
+    size, minibatch = world.size(), hparams.batch_size // hparams.num_minibatches
+    if size == 1:
+        return {}
+    return {
+        "processes": f"{size}, each with these envs and minibatches of {minibatch:,} steps: in all "
+        f"{size * hparams.num_envs:,} envs, {size * hparams.batch_size:,} env steps an iteration and minibatches of "
+        f"{size * minibatch:,}"
+    }
+
+
+def measured(algorithm: Algorithm, collect_ms: float, step_ms: float, memory_mb: float) -> dict[str, float]:
+    """Return time, speed and memory of an iteration: of the slowest process, and of all together.
+
+    Args:
+        algorithm: What was trained.
+        collect_ms: Time that this process took to collect.
+        step_ms: Time that it took to learn.
+        memory_mb: Its peak memory.
+
+    Raises:
+        RuntimeError: If the processes' policies are no longer the same.
+    """
+    batch, size = algorithm.hparams.batch_size, world.size()
+    own = torch.tensor([collect_ms, step_ms, memory_mb, world.fingerprint(algorithm.policy)], dtype=torch.float64)
+    collects, steps, memory, prints = world.gathered(own).unbind(1)
+    if (prints != prints[0]).any():
+        raise RuntimeError(
+            "The processes' policies are no longer the same, so training has failed. Accepted: equal versions, "
+            "devices and threads in all processes, and models that draw no weights while they train."
+        )
+    values = {
+        data.COLLECT_MS: float(collects.max()),
+        data.STEP_MS: float(steps.max()),
+        data.TRANSITIONS_PER_S: batch * size / float((collects + steps).max()) * 1e3,
+        data.MEMORY_MB: float(memory.sum()),
+    }
+    for number in range(size) if size > 1 else ():
+        speed = batch / float(collects[number] + steps[number]) * 1e3
+        values |= dict(zip(process_metrics(number), (speed, float(memory[number])), strict=True))
+    return values
 
 
 def to_host(metrics: Metrics) -> dict[str, float]:
@@ -67,7 +120,9 @@ def check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
     watched = ("returns/mean", "rewards/mean", "losses/total")
     bad = [name for name in watched if not math.isfinite(metrics.get(name, 0.0))]
     if bad:
-        cause = first_nonfinite(rollout)
+        causes = world.every(first_nonfinite(rollout))
+        number, cause = next(((number, text) for number, text in enumerate(causes) if text), (0, None))
+        cause = f"In process {number}: {cause}" if cause and len(causes) > 1 else cause
         raise FloatingPointError(
             f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
             + (cause or "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5.")

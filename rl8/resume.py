@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from rl8 import launch, runs
 from rl8.config import compose
 from rl8.config.schema import Plan, check
+from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
 
 DESCRIPTION = (
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry", action="store_true", help="of a sweep: try failed jobs again")
 
 
-def run(args: argparse.Namespace) -> launch.Outcome | list[str]:
-    """Go on with a run; for a sweep, return the command line that goes on with it.
+def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
+    """Go on with a run; return its outcome, the exit code of processes that did, or the command line of a sweep.
 
     Raises:
         TypeError: If a value is of the wrong kind.
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> launch.Outcome | list[str]:
     found = runs.find(args.run, "checkpoint")
     plan = plan_of(found, args.run, args.overrides)
     launch.verify(plan)
+    if launcher.is_wanted(plan.device):
+        return launcher.launch(["resume", args.run, *args.overrides], plan.device)
     return launch.train(plan, found.folder, args.overrides)
 
 

@@ -13,6 +13,7 @@ from rl8.checks import check_choice, check_range
 from rl8.kinds import convert_fields
 
 MAX_THREADS: Final = 1024  # OpenMP ends the process where the system has no more
+MAX_PROCESSES: Final = 1024  # on one machine
 
 # What a run may go on from, one at most.
 ORIGINS: Final = ("resume", "branch", "init_from")
@@ -33,6 +34,11 @@ class DeviceSettings:
         piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
             the same gradient. None takes what suits the model on a CPU, and the whole minibatch on CUDA.
         num_threads: CPU threads, each of which computes pieces of its own; None leaves torch's own choice.
+        processes: Processes on this machine that train one policy, each with `algo.num_envs` environments of its own;
+            on CUDA each takes a GPU. torchrun starts more, also on several machines.
+        max_restarts: How often processes that failed are started again, to go on from the last checkpoint.
+        patience_s: Seconds that processes wait for one another in training, before one that does not answer is taken
+            to hang and all end.
     """
 
     device: str = "cpu"
@@ -42,6 +48,9 @@ class DeviceSettings:
     matmul_precision: str = "high"
     piece_size: int | None = None
     num_threads: int | None = None
+    processes: int = 1
+    max_restarts: int = 0
+    patience_s: float = 20.0
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -66,6 +75,9 @@ class DeviceSettings:
         check_choice("device.matmul_precision", self.matmul_precision, ("highest", "high", "medium"))
         check_range("device.piece_size", self.piece_size, 1, integer=True, optional=True)
         check_range("device.num_threads", self.num_threads, 1, integer=True, optional=True, most=MAX_THREADS)
+        check_range("device.processes", self.processes, 1, integer=True, most=MAX_PROCESSES)
+        check_range("device.max_restarts", self.max_restarts, 0, integer=True)
+        check_range("device.patience_s", self.patience_s, 1.0)
 
 
 @dataclass(frozen=True)

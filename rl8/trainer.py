@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 import re
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,18 +20,28 @@ import torch
 
 from rl8 import data, runs
 from rl8.callbacks import Callback, Callbacks
-from rl8.checkpoint import Saved, check_savable, read_checkpoint, restore, save_checkpoint, start_from
+from rl8.checkpoint import (
+    Saved,
+    check_savable,
+    lost_processes,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+    start_from,
+)
 from rl8.checks import MAX_SEED, check_range, is_mistake, unknown
 from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
 from rl8.guest import stop_signals
 from rl8.kinds import as_text, is_list
+from rl8.parallel import launched, world
+from rl8.parallel.failure import FirstFailedError, PeerError
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
-from rl8.reported import NONFINITE, check_finite, check_keys, metric_names, to_host
+from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_names, shares, to_host
 from rl8.rng import forked
 from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
 from rl8.rollout.nonfinite import evidence
@@ -40,10 +52,10 @@ from rl8.tracking.provenance import as_yaml
 from rl8.tracking.records import Records
 from rl8.tracking.run import NOTE, SAVED_AT, Tracker
 from rl8.tracking.secrets import redacted
-from rl8.tracking.store import first_line
+from rl8.tracking.store import close_run, first_line
 from rl8.tracking.thinning import Recorder, thinned_out
 from rl8.view import films, movies, plots
-from rl8.view.progress import NoView, View, make_view
+from rl8.view.progress import NoView, Unheard, View, make_view
 from rl8.view.readings import megabytes
 
 if TYPE_CHECKING:
@@ -138,6 +150,7 @@ class Trainer:
             raise TypeError(f"overrides={overrides!r} is no list. Accepted: the words that were typed.")
         self.overrides = tuple(overrides)
         self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
+        world.check_same(self.config)
         self.source: str | None = None
         self.history: list[dict[str, float]] = []
         self.warnings: list[str] = []
@@ -189,19 +202,17 @@ class Trainer:
         end = execution.mark()
         values = to_host(metrics)
         collect_ms, step_ms = execution.elapsed_ms(begin, middle), execution.elapsed_ms(middle, end)
+        values |= measured(algorithm, collect_ms, step_ms, execution.memory_mb())
         values |= {
-            data.COLLECT_MS: collect_ms,
-            data.STEP_MS: step_ms,
-            data.TRANSITIONS_PER_S: algorithm.hparams.batch_size / (collect_ms + step_ms) * 1e3,
             data.ENV_STEPS: float(algorithm.env_steps),
             data.ENV_RESETS: float(algorithm.resets),
             data.ITERATIONS: float(algorithm.iterations),
-            data.MEMORY_MB: execution.memory_mb(),
         }
         if values.get(NONFINITE):
             algorithm.reset_next()
+            environments = algorithm.hparams.num_envs * world.size()
             self._view.message(
-                f"{values[NONFINITE]:.0f} of {algorithm.hparams.num_envs} environments met a number that is not finite "
+                f"{values[NONFINITE]:.0f} of {environments} environments met a number that is not finite "
                 f"before {algorithm.env_steps:,} env steps. Nothing was learned from them, and all are reset now."
             )
         for note in execution.notes():
@@ -215,6 +226,8 @@ class Trainer:
     def eval(self, env_config: dict[str, Any] | None = None, *, deterministic: bool | None = None) -> dict[str, float]:
         """Evaluate the policy in environments of its own, from a reset.
 
+        With several processes all call it, and process 0 evaluates.
+
         Args:
             env_config: Settings for their reset; by default `eval_env_config`.
             deterministic: Whether to take the distribution's mode; by default `eval_deterministic`.
@@ -222,6 +235,9 @@ class Trainer:
         Returns:
             `eval/returns/mean` and so on.
         """
+        return world.from_first(lambda: self._eval(env_config, deterministic))
+
+    def _eval(self, env_config: dict[str, Any] | None, deterministic: bool | None) -> dict[str, float]:
         begin = time.perf_counter()
         with self.algorithm.execution.applied():
             metrics = to_host(
@@ -247,7 +263,7 @@ class Trainer:
         return self._stop_reason if self._stop_reason is not None else stop.reached()
 
     def save(self, path: str | Path) -> Path:
-        """Write a checkpoint that `resume` goes on from."""
+        """Write a checkpoint that `resume` goes on from. With several processes all call it."""
         return save_checkpoint(path, self.algorithm, self._extra)
 
     def check(self) -> None:
@@ -311,17 +327,23 @@ class Trainer:
         self.files.open(self.source or as_yaml(self.config))
         try:
             records = self._start_records(stop, resumed)
+            run_id = world.from_first(lambda: records.run_id)
         except BaseException:
             self.files.abandon()
             self._resumed = resumed
             raise
+        world.at_end(functools.partial(records.finish, "FAILED") if world.first() else None)
         log = Recorder(records.log_metrics, self.settings.seconds_per_log)
         try:
             view = self._view = self._start_view(records, stop)
-            with stop_signals(view.message) as signals, self.algorithm.execution.applied():
-                evaluated, self._stop_reason = False, None
+            self._stop_reason = None
+            with (
+                stop_signals(view.message, passed_on=launched.is_worker()) as signals,
+                self.algorithm.execution.applied(),
+            ):
+                evaluated = False
                 self.callbacks.call("on_start", metrics)
-                while not (signals or met or self._stop_reason is not None):
+                while not self._is_over(met, signals):
                     metrics = self._train_step(env_config)
                     evaluated = steps_per_eval is not None and self.algorithm.iterations % steps_per_eval == 0
                     with self._saved_if_it_fails():
@@ -336,7 +358,6 @@ class Trainer:
                     view.update(metrics, stop.progress(metrics))
                     self._film_on_the_way(records, eval_env_config)
                     self._checkpoint(metrics, records)
-                self.stopped_by = signals[0] if signals else None
                 log.flush()
                 files = self._save(self._whole(records))
                 self.callbacks.call("on_checkpoint", metrics)
@@ -355,14 +376,27 @@ class Trainer:
                 reason = f"stopped by {self.stopped_by}" if self.stopped_by else self._reason(stop)
                 self._finish(metrics, files, records, reason, eval_env_config)
         except BaseException as error:
+            world.failed(error)
             self._view.close()
             log.flush()
+            if isinstance(error, PeerError) and error.lost_first and run_id is not None:
+                with suppress(Exception):
+                    close_run(run_id, str(error))
             killed = not isinstance(error, Exception)  # a second Ctrl-C, sys.exit
             records.finish("KILLED" if killed else "FAILED", "".join(traceback.format_exception(error)))
             raise
         finally:
             self._view = NoView("")
         return metrics
+
+    def _is_over(self, met: bool, signals: Sequence[str]) -> bool:
+        """Return whether training ends: by process 0's condition, or a signal to any process, or a callback in any."""
+        number = signal.Signals[signals[0]].value if signals else 0
+        over, number, stopped = world.most([met and world.first(), number, self._stop_reason is not None])
+        self.stopped_by = signal.Signals(number).name if number else None
+        if stopped and self._stop_reason is None:
+            self.stop()
+        return bool(over or number or stopped)
 
     def _train_step(self, env_config: dict[str, Any] | None) -> dict[str, float]:
         """Do one iteration; if that fails, leave evidence, and the policy as it is now if its weights are sound."""
@@ -371,7 +405,8 @@ class Trainer:
         except BaseException as error:
             if isinstance(error, FloatingPointError):
                 with suppress(Exception):
-                    self.files.save_evidence({"reason": str(error), **evidence(self.algorithm.rollout)})
+                    if world.first():
+                        self.files.save_evidence({"reason": str(error), **evidence(self.algorithm.rollout)})
             if all(bool(weight.isfinite().all()) for weight in self.algorithm.parameters):  # host sync: it is over
                 with suppress(Exception):
                     self.files.save_policy()
@@ -382,9 +417,12 @@ class Trainer:
         """Save what was trained if the block raises."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):
-                self._save(self._extra)
+                if world.known_to_all(error):
+                    self._save(self._extra)
+                else:  # a checkpoint takes all processes, and the others are elsewhere
+                    self.files.save_policy()
             raise
 
     @contextmanager
@@ -393,6 +431,8 @@ class Trainer:
         try:
             yield
         except Exception as error:
+            if isinstance(error, PeerError) and not isinstance(error, FirstFailedError):
+                raise
             _logger.info("".join(traceback.format_exception(error)))
             self._warn(f"{what} failed: {type(error).__name__}: {first_line(error).rstrip('.')}. {after}")
 
@@ -420,6 +460,7 @@ class Trainer:
     def _checkpoint(self, metrics: Mapping[str, float], records: Records) -> None:
         """Write what is due: the best checkpoint, the latest one. A full disk does not end the run: room may come."""
         best, due = self.files.is_best(metrics), self.files.due()
+        best, due = (bool(wanted) for wanted in world.most([world.first() and best, world.first() and due]))
         if not (best or due):
             return
         self._extra |= {"best": self.files.best}
@@ -467,6 +508,8 @@ class Trainer:
         eval_env_config: dict[str, Any] | None,
     ) -> None:
         """Draw curve and film, and close the run."""
+        if not world.first():
+            return
         folder = self.output_dir
         if (folder / runs.BEST).exists():
             files.append(folder / runs.BEST)
@@ -597,6 +640,7 @@ class Trainer:
         saved = read_checkpoint(found.file, key=key)
         restore(saved, self.algorithm, key=key)
         self._notes += [f"{reason} Going on from {saved.file.name}." for reason in saved.skipped]
+        self._notes += [note] if (note := lost_processes(saved)) else []
         self._configure_anew(saved)
         self._origin = str(found.file)
         return saved, runs.own_folder(settings.resume)
@@ -663,6 +707,8 @@ class Trainer:
         )
 
     def _start_records(self, stop: Condition, resumed: Saved | None) -> Records:
+        if not world.first():  # which shows, records and writes
+            return Records()
         tracker = self._start_tracker(stop, resumed)
         self._record(tracker)
         run = writers.Recorded(
@@ -705,7 +751,7 @@ class Trainer:
 
     def _start_view(self, records: Records, stop: Condition) -> View:
         algorithm = self.algorithm
-        view = make_view(self.settings.view, title=self._title())
+        view = make_view(self.settings.view, title=self._title()) if world.first() else Unheard(self._title())
         view.readings.scale = self._return_scale
         records.tell(view.message)
         hparams = algorithm.hparams
@@ -715,6 +761,7 @@ class Trainer:
             "device": str(algorithm.device),
             "data": f"{hparams.num_envs:,} envs x {hparams.horizon} steps"
             + (f", {megabytes(stored)}" if stored >= MB_TO_STATE else ""),
+            **shares(hparams),
             "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
             "until": stop.describe(),
         }

@@ -166,7 +166,7 @@ def test_help_names_groups_options_and_examples(my_env, capfd):
     assert re.search(r"^ +my_env +Walk$", text, re.MULTILINE)
     assert sum(line.strip() in "\n".join(cli.EXAMPLES) for line in text.splitlines() if line) == 0
     assert all(example in text for example in cli.EXAMPLES)
-    assert len(cli.EXAMPLES) == 5
+    assert len(cli.EXAMPLES) == 6
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -150,3 +150,21 @@ def test_links_and_pictures_are_there():
     assert build.linked("[a](tracking.md) [b](docs/policies.md#x)", "rl8.use.export") == (
         "[a](../../rl8/tracking.html) [b](../../rl8/use.html#x)"
     )
+
+
+def test_what_is_said_of_several_processes_runs_in_one(workdir, capfd):
+    ray, script = blocks("parallel", "python")
+    exec(script, {})
+    assert re.search(r"return -?[\d.]+ with 1 processes", capfd.readouterr().out)
+    compile(ray, "docs/parallel.md", "exec")
+    assert (workdir / "outputs" / "together" / "policy.pt").exists()
+
+
+def test_commands_of_several_processes_are_accepted(workdir, capfd):
+    lines = [line for text in blocks("parallel", "bash") for line in text.splitlines()]
+    typed = [re.split(r"^rl8 |^torchrun .*-m rl8 ", line)[1] for line in lines]
+    assert len(typed) == 12
+    assert sum(line.startswith("resume latest") for line in typed) == 2
+    for line in {re.sub(r"-m |hydra\S+ |(?<=seed=1)\S+", "", line) for line in typed}:
+        if not line.startswith("resume"):
+            assert main(["--cfg", "job", *line.split()]) == 0, capfd.readouterr().err

@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"atomic", "checks", "data", "guest", "kinds", "names", "rng", "settings", "specs"},
+    {"atomic", "checks", "data", "guest", "kinds", "names", "parallel", "rng", "settings", "specs"},
     {"nn"},
     {"callbacks", "conditions", "distributions", "env"},
     {"models"},
@@ -42,6 +42,8 @@ TORCH_FREE = [
     "kinds",
     "launch",
     "names",
+    "parallel.launched",
+    "parallel.launcher",
     "ppo.hyperparameters",
     "ppo.schedules",
     "resume",

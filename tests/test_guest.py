@@ -138,3 +138,18 @@ def test_the_command_line_leaves_its_process_as_it_was(looks, monkeypatch):
     assert stream.errors == "strict"
     assert stream.buffer.getvalue() == b"\\xe9\n"
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_a_process_that_fails_among_others_is_not_ended_by_the_launcher_before_it_says_why():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    told = []
+    try:
+        with pytest.raises(ValueError, match="other process"), stop_signals(told.append, passed_on=True) as received:
+            raise ValueError("the other process has failed")
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == ["SIGTERM", "SIGTERM"]
+        assert not told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

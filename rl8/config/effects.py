@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from rl8.parallel import launched
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.scheduled import SCHEDULED
 
@@ -65,6 +66,9 @@ RULES: Final[dict[str, Reason]] = {
         key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
         for key in ("model.activation", "network.activation")
     },
+    "device.patience_s": lambda _, config: (
+        "" if config["device"]["processes"] > 1 or launched.is_worker() else "one process waits for no other"
+    ),
 }
 
 

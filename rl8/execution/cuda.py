@@ -22,6 +22,7 @@ from rl8.execution.graphs import CapturedWork, Work
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Loss, Rows, gradient, split
 from rl8.execution.weights import cast_once
+from rl8.parallel import world
 from rl8.policy.policy import Policy
 from rl8.rollout.bootstrap import FinalSlots
 from rl8.rollout.collect import collect, store_values
@@ -39,6 +40,8 @@ PIECE_SIZE: Final = 2**20
 
 # Work that reads or writes the environment, or what only environments that step on their own leave to the host.
 OF_ENV: Final = (RESET, RESUME, ROLLOUT, REWARDS, EVALUATION)
+# Work in which processes exchange numbers.
+EXCHANGING: Final = (EPISODES, ADVANTAGES, REWARDS)
 
 
 class CUDA(Eager):
@@ -93,6 +96,9 @@ class CUDA(Eager):
     def _recordable(self, name: str) -> bool:
         """Return whether a graph records all that a piece of work does."""
         if name in OF_ENV and self.env.opaque:  # steps are taken elsewhere
+            return False
+        # Capture does the work once more, at a time of this process's own: an exchange needs all of them.
+        if name in EXCHANGING and world.size() > 1:
             return False
         # A number that a reset draws beside the state would be frozen.
         return name not in (RESET, EVALUATION) or not any(isinstance(value, str) for _, value in fingerprint(self.env))

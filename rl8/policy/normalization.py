@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rl8.parallel import world
+
 
 class RunningMoments(nn.Module):
     """Mean and variance of all samples seen so far, elementwise.
@@ -34,9 +36,14 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
-        """Merge a batch `[M, *shape]` (in place, so that captured graphs see it)."""
-        if not samples.shape[0]:
-            return
+        """Merge a batch `[M, *shape]` of each process (in place, so that captured graphs see it); M may be 0."""
+        if samples.shape[0]:
+            self._merge(*self._moments_of(samples))
+        elif world.size() > 1:
+            self._merge(torch.zeros_like(self.count), self.mean, self.var)
+
+    def _moments_of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return count, mean and variance of a batch `[M, *shape]`, absurd numbers winsorised."""
         first = samples[0].double().nan_to_num(0.0, 0.0, 0.0)
         center = torch.where(self.count > 0, self.mean, first)
         scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
@@ -47,10 +54,15 @@ class RunningMoments(nn.Module):
         away = torch.minimum(torch.maximum(away, -limit.float()), limit.float())
         away = torch.where(away.isfinite(), away, 0.0)
         batch_var, batch_mean = torch.var_mean(away, dim=0, correction=0)
-        total = self.count + samples.shape[0]
-        old_share, new_share = self.count / total, samples.shape[0] / total
-        delta = batch_mean.double() + center - self.mean
-        self.var.mul_(old_share).add_(new_share * batch_var.double()).add_(old_share * new_share * delta.square())
+        return torch.full_like(self.count, samples.shape[0]), batch_mean.double() + center, batch_var.double()
+
+    def _merge(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
+        """Merge what the processes' batches come to."""
+        count, mean, var = world.pooled(count, mean, var)
+        total = (self.count + count).clamp(min=1.0)
+        old_share, new_share = self.count / total, count / total
+        delta = mean - self.mean
+        self.var.mul_(old_share).add_(new_share * var).add_(old_share * new_share * delta.square())
         self.mean.add_(new_share * delta)
         self.count.copy_(total)
 

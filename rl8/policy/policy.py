@@ -20,6 +20,7 @@ from rl8.kinds import plain
 from rl8.models import LSTMModel, MLPModel, Model, Output
 from rl8.models.base import BY_POLICY
 from rl8.models.views import Views
+from rl8.parallel import world
 from rl8.policy.normalization import ObsNormalizer
 from rl8.rng import forked
 from rl8.specs import Composite, Nested, Spec, leaves
@@ -258,7 +259,10 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def update_batch_norms(self, seen: Nested) -> None:
-        """Let batch normalisation see what the model saw `[1, B, ...]`."""
+        """Let batch normalisation see what the model saw `[1, B, ...]`.
+
+        With several processes its statistics become the mean of theirs: variances lack what lies between their means.
+        """
         for layer in self.batch_norms:
             layer.train()
         try:
@@ -267,6 +271,7 @@ class Policy(nn.Module):
         finally:
             for layer in self.batch_norms:
                 layer.eval()
+        world.mean_([total for layer in self.batch_norms for total in layer.buffers() if total.is_floating_point()])
 
     def update_normalizers(self, obs: Nested) -> None:
         """Merge observations `[M, ...]` into the running statistics."""

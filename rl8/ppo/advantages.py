@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rl8.parallel import world
 from rl8.rollout.rollout import Rollout
 
 # Steps whose discounted sums are one matrix product; more are taken block after block.
@@ -109,16 +110,22 @@ def discounted_sums(rewards: Tensor, start: Tensor, *, gamma: float, is_last: Te
 
 
 def std_mean(series: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return standard deviation (divided by the count) and mean of all elements, 0-d each.
+    """Return standard deviation (divided by the count) and mean of all elements of all processes, 0-d each.
 
     Args:
         series: Any shape.
-        weights: Of the same shape, how much each element counts, 1 on average; None if all count the same.
+        weights: Of the same shape, how much each element counts; None if all count the same.
     """
     if weights is None:
-        return torch.std_mean(series, correction=0)
-    mean = (series * weights).mean()
-    return ((series - mean).square() * weights).mean().sqrt(), mean
+        count = torch.full((), series.numel(), device=series.device)
+        var, mean = torch.var_mean(series, correction=0)
+    else:
+        count = weights.sum()
+        shares = weights / count.clamp(min=1e-8)
+        mean = (series * shares).sum()
+        var = ((series - mean).square() * shares).sum()
+    _, mean, var = world.pooled(count, mean, var)
+    return var.sqrt(), mean
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from rl8.execution.pieces import Rows
 from rl8.kinds import plain
 from rl8.models import Model
 from rl8.policy.policy import Policy
-from rl8.ppo import resume
+from rl8.ppo import processes, resume
 from rl8.ppo.adaptive import AdaptiveRate
 from rl8.ppo.advantages import advantages_of, normalize_minibatch, std_mean
 from rl8.ppo.changes import change
@@ -113,6 +113,7 @@ class Algorithm:
         check_options(Algorithm, options)
         model_config, optimizer_config = check_parts(plain(model_config), plain(optimizer_config))
         settings = device if isinstance(device, DeviceSettings) else DeviceSettings(device=str(device))
+        settings = processes.joined(settings)
         fitting = fitting_defaults(env_cls, settings.device, options)
         hparams = Hyperparameters.build({**fitting, **self.defaults, **options})
         execution = execution_for(settings, enable_amp=hparams.enable_amp, amp_dtype=hparams.amp_dtype)
@@ -138,6 +139,7 @@ class Algorithm:
             autocast=execution.autocast,
         )
         check_kind(self.policy, hparams, recurrent=self.recurrent)
+        processes.begin_equal(self, {"_target_": optimizer_cls, **optimizer_config})
         self.rollout = Rollout(
             self.policy,
             hparams.num_envs,
@@ -195,6 +197,8 @@ class Algorithm:
         else:
             self.works.collect()
         self.horizons += 1
+        if self.env.opaque:
+            self.rollout.align()
         self.horizon_begin = self.env_steps
         self.env_steps += self.rollout.env_steps()
         self._buffered = True
@@ -214,7 +218,8 @@ class Algorithm:
 
     def reward_metrics(self) -> Metrics:
         """Return metrics of the last horizon; see `collect`."""
-        metrics = reward_metrics(self.rollout.rewards, self.rollout.weights) | self.rollout.env_metrics.means()
+        metrics = reward_metrics(self.rollout.rewards, self.rollout.weights, together=True)
+        metrics |= self.rollout.env_metrics.means(together=True)
         return metrics if self.episodes is None else metrics | self.episodes.metrics()
 
     def reset_next(self) -> None:
@@ -250,7 +255,7 @@ class Algorithm:
         self.coefficients.read(self.horizon_begin)
         self.rate.begin()
         self.metrics.totals.zero_()
-        whole = self.hparams.whole_steps and not self.skips_nonfinite
+        whole = self.hparams.whole_steps and self.works.steps_at_once and not self.skips_nonfinite
         self.execution.begin_update(self.optimizer if whole else None, self.hparams.max_grad_norm)
         minibatches = self._passes()
         self._update_normalizers()
@@ -270,8 +275,7 @@ class Algorithm:
         factors = {"gamma": hparams.gamma, "gae_lambda": hparams.gae_lambda}
         advantages = self.execution.advantages(advantages_of, rewards, **factors)
         torch.add(advantages, rollout.values[:-1], out=rollout.returns)
-        if rollout.weights is not None:
-            rollout.weights.div_(rollout.weights.mean().clamp(min=1e-8))
+        rollout.scale_weights()
         variance = std_mean(rollout.returns, rollout.weights)[0].square().clamp(min=1e-8)
         std, mean = std_mean(advantages, rollout.weights)
         self.metrics.explained_variance.copy_(1 - std.square() / variance)
@@ -284,15 +288,15 @@ class Algorithm:
         """Go over the data `num_sgd_iters` times; return the number of minibatches used."""
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
-            before = self.metrics.totals[KL_DIV].clone()
+            self.metrics.begin_step()
             for rows in self.rollout.minibatches(hparams.num_minibatches, shuffle=hparams.shuffle_minibatches):
-                self.works.learn(self.execution.arranged(rows))
+                self.works.learn_from(self.execution.arranged(rows))
                 updates += 1
-                if not hparams.accumulate_grads and self._too_far(self.metrics.minibatch[KL_DIV]):
+                if not hparams.accumulate_grads and self._too_far(self.metrics.latest[KL_DIV]):
                     return updates
             if hparams.accumulate_grads:
-                self.works.apply()
-                if self._too_far((self.metrics.totals[KL_DIV] - before) / hparams.num_minibatches):
+                self.works.take_step()
+                if self._too_far(self.metrics.latest[KL_DIV] / hparams.num_minibatches):
                     return updates
         return updates
 
@@ -301,7 +305,7 @@ class Algorithm:
         return target is not None and float(kl_div) > target  # host sync: decides whether the next minibatch runs
 
     def learn_minibatch(self, rows: Rows) -> None:
-        """Add one minibatch's gradient and, unless gradients accumulate over the pass, take an optimizer step."""
+        """Add one minibatch's gradient; take an optimizer step if neither the pass nor other processes add to it."""
         hparams, execution = self.hparams, self.execution
         if (found := execution.whole_step(rows)) is not None:
             self.metrics.add_step(found)
@@ -311,12 +315,13 @@ class Algorithm:
             weight /= hparams.num_minibatches
         else:
             execution.zero_grad(self.optimizer)
+            self.metrics.begin_step()
         if hparams.normalize_advantages and hparams.normalize_advantages_per_minibatch:
             normalize_minibatch(self.rollout, rows)
         losses = execution.backward(self.parameters, self._loss_at, rows, weight=weight)
         with execution.apart(rows):
             self.metrics.add(losses)
-            if not hparams.accumulate_grads:
+            if self.works.steps_at_once:
                 self.step_optimizer()
 
     def _loss_at(self, rows: Rows, outputs: tuple[Mapping[str, Any], Tensor] | None = None) -> Sequence[Tensor]:
@@ -344,17 +349,14 @@ class Algorithm:
         )
 
     def step_optimizer(self) -> None:
-        """Clip the gradient and take an optimizer step.
-
-        With data in several processes, gradients are averaged here, before anything looks at them. With a member axis,
-        norms and clipping are per member.
-        """
+        """Clip the gradient and take an optimizer step. With a member axis, norms and clipping are per member."""
         scaler = self.execution.scaler
         scaler.unscale_(self.optimizer)
         norm = clip_gradient(self.parameters, self.hparams.max_grad_norm, skip_nonfinite=self.skips_nonfinite)
         # With accumulated gradients a pass has one step but `num_minibatches` shares of the mean.
-        self.metrics.add_grad_norm(norm * (self.hparams.num_minibatches if self.hparams.accumulate_grads else 1))
-        self.rate.adapt(self.metrics.minibatch[KL_DIV])
+        minibatches = self.hparams.num_minibatches if self.hparams.accumulate_grads else 1
+        self.metrics.end_step(norm * minibatches)
+        self.rate.adapt(self.metrics.latest[KL_DIV] / minibatches)
         scaler.step(self.optimizer)
         scaler.update()
         if self.hparams.accumulate_grads:

@@ -30,7 +30,7 @@ class UpdateMetrics:
     Attributes:
         names: `UPDATE_METRICS`, then `losses/<name>` of further losses, K in all.
         totals: `[K]` sums of them.
-        minibatch: `[K]` those of the last minibatch alone.
+        latest: `[K]` sums over the minibatches since `begin_step`: of one optimizer step.
         explained_variance: 0-d share of the returns' variance that values explained.
         nonfinite_envs: 0-d count of environments left out of the horizon.
     """
@@ -38,24 +38,27 @@ class UpdateMetrics:
     def __init__(self, device: torch.device, extra: Sequence[str] = ()) -> None:
         self.names = (*UPDATE_METRICS, *(f"losses/{name}" for name in extra))
         self.totals = torch.zeros(len(self.names), device=device)
-        self.minibatch = torch.zeros_like(self.totals)
+        self.latest = torch.zeros_like(self.totals)
         self.explained_variance = torch.zeros((), device=device)
         self.nonfinite_envs = torch.zeros((), device=device)
 
+    def begin_step(self) -> None:
+        """Begin with the minibatches of another optimizer step."""
+        self.latest.zero_()
+
     def add(self, losses: Tensor) -> None:
         """Add the parts `[K - 1]` of a minibatch's loss: those of `PPOLoss`, then the further losses."""
-        self.minibatch.zero_()
-        self.minibatch[:GRAD_NORM].add_(losses[:GRAD_NORM])
-        self.minibatch[GRAD_NORM + 1 :].add_(losses[GRAD_NORM:])
-        self.totals.add_(self.minibatch)
+        self.latest[:GRAD_NORM].add_(losses[:GRAD_NORM])
+        self.latest[GRAD_NORM + 1 :].add_(losses[GRAD_NORM:])
 
-    def add_grad_norm(self, norm: Tensor) -> None:
-        """Add the norm of a gradient, 0-d."""
-        self.totals[GRAD_NORM] += norm
+    def end_step(self, grad_norm: Tensor) -> None:
+        """Count the optimizer step's minibatches, and the norm of its gradient, 0-d."""
+        self.latest[GRAD_NORM] += grad_norm
+        self.totals.add_(self.latest)
 
     def add_step(self, found: Tensor) -> None:
         """Add the parts of a loss and the norm of its gradient, `[7]`, of a minibatch without further losses."""
-        self.minibatch.copy_(found)
+        self.latest.copy_(found)
         self.totals.add_(found)
 
     def means(self, minibatches: int) -> Metrics:

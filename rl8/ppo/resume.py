@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tensordict import TensorDict
@@ -22,7 +22,9 @@ from rl8.rollout.containers import named, plain, restored
 from rl8.specs import Nested
 
 Algorithm = Any  # an `rl8.ppo.algorithm.Algorithm`; its file imports this one
-COUNTERS = ("env_steps", "horizon_begin", "iterations", "resets", "horizons")
+COUNTERS: Final = ("env_steps", "horizon_begin", "iterations", "resets", "horizons")
+#: Parts of an algorithm's state that each process has its own of.
+OWN: Final = ("execution", "reward_scaler", "rollout", "env", "episodes")
 
 
 def state_of(algorithm: Algorithm) -> dict[str, Any]:

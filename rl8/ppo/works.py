@@ -7,8 +7,11 @@ from typing import Any
 
 from rl8.execution.eager import ADVANTAGES, EPISODES, LEARNED, RESET, RESUME, REWARDS, ROLLOUT, STEP, UPDATE, Eager
 from rl8.execution.kernels.loss import Terms
+from rl8.execution.pieces import Rows
 from rl8.execution.reached import reached
+from rl8.parallel import world
 from rl8.ppo.metrics import UpdateMetrics
+from rl8.ppo.processes import average
 from rl8.rollout.containers import Tensors, named
 from rl8.rollout.episodes import Episodes
 from rl8.rollout.metrics import Metrics
@@ -30,13 +33,16 @@ class Works:
         rewards: Reports its rewards.
         count: Counts the episodes that ended in it.
         prepare: Computes advantages.
-        learn: Learns a minibatch.
-        apply: Takes the step of an optimizer for gradients that were accumulated.
+        learn: Adds the gradient of a minibatch, and takes the step of the optimizer if `steps_at_once`.
+        apply: Takes the step of the optimizer.
         learned: Reports an update.
+        steps_at_once: Whether a minibatch's gradient and its optimizer step are one piece: nothing comes between them.
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
         execution: Eager = algorithm.execution
+        self._execution = execution
         rollout: Rollout = algorithm.rollout
         episodes: Episodes | None = algorithm.episodes
         metrics: UpdateMetrics = algorithm.metrics
@@ -66,6 +72,7 @@ class Works:
             }
             return metrics.report(minibatches, coefficients, skips_nonfinite)
 
+        self.steps_at_once = world.size() == 1 and not algorithm.hparams.accumulate_grads
         self._tell_loss(algorithm)
         self.restart = execution.work(algorithm.start, RESET, collected)
         self.resume = execution.work(rollout.resume, RESUME, collected)
@@ -77,6 +84,18 @@ class Works:
         self.apply = execution.work(algorithm.step_optimizer, STEP, learned, optimizer)
         self.rewards = execution.report(rewards, REWARDS)
         self.learned = execution.report(updated, LEARNED)
+
+    def learn_from(self, rows: Rows) -> None:
+        """Learn a minibatch; its gradient alone is added if gradients accumulate over the pass."""
+        self.learn(rows)
+        if not (self.steps_at_once or self._algorithm.hparams.accumulate_grads):
+            with self._execution.apart(rows):
+                self.take_step()
+
+    def take_step(self) -> None:
+        """Take the step of the optimizer with the gradient of all processes."""
+        average(self._algorithm)
+        self.apply()
 
     def take_numbers(self, algorithm: Algorithm) -> None:
         """Let what computes with an algorithm's numbers take those of now, which are others."""

@@ -7,6 +7,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.data import METRICS
+from rl8.parallel import world
 
 
 class EnvMetrics:
@@ -48,6 +49,13 @@ class EnvMetrics:
         """Return what stays where it is from horizon to horizon, by name."""
         return self.sums
 
-    def means(self) -> dict[str, Tensor]:
-        """Return `env/<name>`, 0-d; NaN where nothing was reported."""
-        return {f"env/{name}": total[0] / total[1] for name, total in self.sums.items()}
+    def means(self, *, together: bool = False) -> dict[str, Tensor]:
+        """Return `env/<name>`, 0-d; NaN where nothing was reported.
+
+        Args:
+            together: Whether the numbers of all processes count, each of which calls this with the same names.
+        """
+        sums = {name: self.sums[name].clone() for name in sorted(self.sums)}
+        if together:
+            world.sum_(list(sums.values()))
+        return {f"env/{name}": total[0] / total[1] for name, total in sums.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rl8.data import EPISODE_METRICS, RETURNS, WINDOW
+from rl8.parallel import world
 from rl8.rollout.metrics import Metrics
 from rl8.rollout.rollout import Rollout
 
@@ -16,7 +17,7 @@ NAMES: Final = (*EPISODE_METRICS, *RETURNS)
 
 
 class Episodes:
-    """What came of the episodes that ended: those of the last horizon, and the last `WINDOW` of all.
+    """What came of the episodes that ended in all processes: in the last horizon, and the last `WINDOW` of each.
 
     Everything stays at one address and nothing is asked for, so that a captured CUDA graph counts on. What a reset cuts
     off is not counted, nor is an episode that began at a random age.
@@ -94,17 +95,22 @@ class Episodes:
         self.recent.scatter_(0, place, returns.flatten())
         self.recent[WINDOW] = 0.0
         self.finished += count
-        shares = [torch.where(ended, series, 0.0).sum() / count for series in (lengths.float(), truncated.float())]
+        sums = torch.stack([torch.where(ended, series, 0.0).sum() for series in (lengths.float(), truncated.float())])
+        counts = count.float().reshape(1)
+        world.sum_([counts, sums])
         in_ring = torch.arange(WINDOW, device=ended.device) < self.finished
         recent = spread(self.recent[:WINDOW], in_ring)
-        self.found.copy_(torch.stack([count.float(), *spread(returns, ended), *shares, *recent]))
+        self.found.copy_(torch.stack([*counts, *spread(returns, ended), *(sums / counts), *recent]))
 
 
 def spread(series: Tensor, counted: Tensor) -> list[Tensor]:
-    """Return mean, std, min and max of the elements that count, 0-d each; NaN where none do."""
+    """Return mean, std, min and max of the elements that count in any process, 0-d each; NaN where none do."""
     number = counted.sum()
-    mean = torch.where(counted, series, 0.0).sum() / number
-    std = (torch.where(counted, series - mean, 0.0).square().sum() / number).sqrt()
-    low = torch.where(counted, series, torch.inf).min().masked_fill(number == 0, torch.nan)
-    high = torch.where(counted, series, -torch.inf).max().masked_fill(number == 0, torch.nan)
-    return [mean, std, low, high]
+    mean = torch.where(counted, series, 0.0).sum() / number.clamp(min=1)
+    var = torch.where(counted, series - mean, 0.0).square().sum() / number.clamp(min=1)
+    number, mean, var = world.pooled(number, mean, var)
+    bounds = torch.stack(
+        [torch.where(counted, -series, -torch.inf).max(), torch.where(counted, series, -torch.inf).max()]
+    )
+    low, high = world.gathered(bounds).amax(0)
+    return [value.masked_fill(number == 0, torch.nan) for value in (mean, var.sqrt(), -low, high)]

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.env.results import NOT_FINITE, leaves
+from rl8.parallel import world
 from rl8.rollout.containers import plain
 from rl8.rollout.rollout import Rollout
 
@@ -63,7 +64,7 @@ def not_finite(rollout: Rollout) -> Tensor:
 
 @torch.no_grad()
 def leave_out_nonfinite(rollout: Rollout) -> Tensor:
-    """Let nothing be learned from environments that met such a number; it becomes 0. Return how many, 0-d.
+    """Let nothing be learned from environments that met such a number; it becomes 0. Return how many in all, 0-d.
 
     Args:
         rollout: Written in place.
@@ -81,7 +82,9 @@ def leave_out_nonfinite(rollout: Rollout) -> Tensor:
     if isinstance(rollout.state, TensorDict):
         for _, leaf in leaves(rollout.state):
             leaf.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    return bad.sum()
+    count = bad.sum()
+    world.sum_([count])
+    return count
 
 
 def evidence(rollout: Rollout) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rl8.data import BOOTSTRAP_FINAL_OBS, FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.parallel import world
 from rl8.policy.policy import Policy, reset_where
 from rl8.rollout.bootstrap import FinalRows, next_values
 from rl8.rollout.containers import named, plain, restored
@@ -141,11 +142,28 @@ class Rollout:
             self.state.copy_(restored(saved["state"], self.state))
 
     def env_steps(self) -> int:
-        """Return how many env steps the horizon took, those left out in which environments only began anew."""
-        steps = self.horizon * self.num_envs
+        """Return how many env steps the horizon took in all processes, without those in which one only began anew."""
+        steps = self.horizon * self.num_envs * world.size()
         if self.weights is not None:
-            steps -= int((self.weights == 0).sum())  # host sync: where a library's resets take steps of their own
+            left_out = (self.weights == 0).sum()
+            world.sum_([left_out])
+            steps -= int(left_out)  # host sync: where a library's resets take steps of their own
         return steps
+
+    def scale_weights(self) -> None:
+        """Let steps count 1 on average over all processes."""
+        if self.weights is not None:
+            share = self.weights.mean()
+            world.mean_([share])
+            self.weights.div_(share.clamp(min=1e-8))
+
+    def align(self) -> None:
+        """Let all processes have what one of them has met: steps that do not count, numbers that were reported."""
+        found = world.every((self.weights is not None, list(self.env_metrics.sums)))
+        if self.weights is None and any(weighed for weighed, _ in found):
+            self.weights = torch.ones_like(self.rewards)
+        for name in {name for _, names in found for name in names} - set(self.env_metrics.sums):
+            self.env_metrics.sums[name] = torch.zeros(2, device=self.rewards.device)
 
     def seen(self, t: int) -> Nested:
         """Return what the model sees at step t, `[1, N, ...]`."""

@@ -21,7 +21,9 @@ from rl8.checks import is_mistake
 from rl8.config.compose import checked, prepare
 from rl8.config.schema import Plan, check
 from rl8.guest import torch_settings, variable
-from rl8.jobs import say
+from rl8.jobs import quoted, say
+from rl8.parallel import launcher
+from rl8.settings import ORIGINS
 from rl8.sweeps import folder as kept
 from rl8.sweeps.folder import Result
 from rl8.tracking.secrets import redacted
@@ -37,6 +39,10 @@ BASIC: Final = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 _LINES: Final = 6  # of a traceback that are shown
 _logger = logging.getLogger(__name__)
+
+
+class ProcessesFailedError(RuntimeError):
+    """The processes of a job failed."""
 
 
 def run(cfg: DictConfig) -> float:
@@ -85,6 +91,9 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = _placed(check(*checked(words, str(settings.job.config_name))), settings, folder)
+        if launcher.is_wanted(plan.device):
+            outcome = _in_processes(plan, settings, folder)
+            return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None
         with torch_settings():
             trainer = launch.build(plan, folder, words)
             if settings.sweeper._target_ == SEARCH:
@@ -96,13 +105,43 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
             outcome = launch.run(trainer, plan)
     except Exception as error:
         _logger.error(redacted("".join(traceback.format_exception(error))))
-        if trainer is None and plan is not None:
+        if trainer is None and plan is not None and not _is_recorded(error, plan, folder):
             try:
                 launch.record_failure(plan, words, error)
             except Exception as problem:
                 say(f"job {result.number} is not recorded: {launch.summary(problem)}")
-        return replace(result, error=launch.summary(error)), error
+        return replace(result, error=_summary(error)), error
     return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None
+
+
+def _in_processes(plan: Plan, settings: Any, folder: Path) -> launch.Outcome:
+    """Train as one job in processes that are started for it.
+
+    Raises:
+        ProcessesFailedError: If they failed; what they said is its message.
+    """
+    sources = [str(source.path) for source in settings.runtime.config_sources if source.provider == "user"]
+    words = ["--config-name", str(settings.job.config_name)]
+    words += [word for source in sources for word in ("--config-dir", source)]
+    words += [*settings.overrides.task, f"hydra.run.dir={quoted(folder)}", f"trainer.view={plan.trainer.view}"]
+    for name in ("output_dir", *ORIGINS):
+        value = getattr(plan.trainer, name)
+        words.append(f"trainer.{name}={'null' if value is None else quoted(Path(value))}")
+    file = folder / "outcome.json"
+    code = launcher.launch(words, plan.device, outcome=file, typed=list(settings.overrides.task))
+    left = launcher.left(file)
+    if "objective" not in left:
+        raise ProcessesFailedError(left.get("error", f"Its processes ended with exit code {code}."))
+    return launch.Outcome(**left)
+
+
+def _is_recorded(error: Exception, plan: Plan, folder: Path) -> bool:
+    return isinstance(error, ProcessesFailedError) and (_own(plan, folder) / runs.RECORD).is_file()
+
+
+def _own(plan: Plan, folder: Path) -> Path:
+    """Return where a job keeps its files."""
+    return Path(plan.trainer.output_dir) if plan.trainer.output_dir is not None else folder
 
 
 def _placed(plan: Plan, settings: Any, folder: Path) -> Plan:
@@ -113,9 +152,10 @@ def _placed(plan: Plan, settings: Any, folder: Path) -> Plan:
     if _is_parallel(settings):
         if trainer.view == "auto":  # what is shown of several runs at once would be mixed up
             trainer = replace(trainer, view="none")
-        if device.device == "cuda":
+        if device.device == "cuda" and device.processes == 1:
             device = replace(device, device=_own_gpu(_slot(settings.job.num)))
-    own = Path(trainer.output_dir) if trainer.output_dir is not None else folder
+    plan = replace(plan, trainer=trainer, device=device)
+    own = _own(plan, folder)
     if not (folder / BEGUN).exists():
         (folder / BEGUN).touch()
     elif (own / runs.CHECKPOINT).is_file() and (own / runs.CONFIG).is_file():
@@ -147,9 +187,13 @@ def _is_parallel(settings: Any) -> bool:
     return not str(settings.launcher._target_).endswith("BasicLauncher")
 
 
+def _summary(error: Exception) -> str:
+    return str(error) if isinstance(error, ProcessesFailedError) else launch.summary(error)
+
+
 def _reason(error: Exception) -> str:
     """Return a mistake's message, and of other errors the last lines of the traceback too."""
-    if is_mistake(error):
-        return launch.summary(error)
+    if is_mistake(error) or isinstance(error, ProcessesFailedError):  # which have shown theirs
+        return _summary(error)
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
-    return "\n  ".join([launch.summary(error), *lines[-_LINES:-1]])
+    return "\n  ".join([_summary(error), *lines[-_LINES:-1]])

@@ -23,7 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rl8.checks import check_choice, check_range
 from rl8.conditions import Condition, Metrics
+from rl8.config.schema import Plan
 from rl8.jobs import say
+from rl8.parallel.launcher import is_wanted
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,6 +72,20 @@ def check_options(options: Mapping[str, Any], words: Sequence[str]) -> None:
             import cmaes  # noqa: F401
     except ImportError as error:
         raise ValueError(f"hydra/sweeper=optuna needs {error.name}. Type: pip install 'rl8[optuna]'.") from error
+
+
+def check_plan(options: Mapping[str, Any], plan: Plan) -> None:
+    """Check that a job can be pruned if it is to be.
+
+    Raises:
+        ValueError: If it runs in several processes, which don't ask the study.
+    """
+    evaluates = plan.trainer.steps_per_eval is not None
+    if is_wanted(plan.device) and _prunes(options, plan.goal.metric, evaluates):
+        raise ValueError(
+            f"hydra.sweeper.pruner={options['pruner']} needs jobs of one process, and device.processes="
+            f"{plan.device.processes}. Accepted: none. Try hydra.sweeper.pruner=none."
+        )
 
 
 def search(options: Mapping[str, Any], config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -221,6 +237,10 @@ class Pruned(Condition):
         return f"pruned: {self.metric} is worse than half of the other trials'"
 
 
+def _prunes(options: Mapping[str, Any], metric: str, evaluates: bool) -> bool:
+    return bool(options["pruner"] != "none" and (evaluates or not metric.startswith("eval/")))
+
+
 def condition(settings: Any, metric: str, evaluates: bool) -> Condition | None:
     """Return the condition that prunes a job of a search; None if nothing is to be pruned.
 
@@ -230,7 +250,7 @@ def condition(settings: Any, metric: str, evaluates: bool) -> Condition | None:
         evaluates: Whether the run evaluates on the way.
     """
     options = settings.sweeper
-    if options.pruner == "none" or (metric.startswith("eval/") and not evaluates):
+    if not _prunes(options, metric, evaluates):
         if options.pruner != "none" and settings.job.num == 0:
             say("Nothing is pruned: evaluation only happens at the end. trainer.steps_per_eval=10 gives more.")
         return None

@@ -155,6 +155,17 @@ def open_store(uri: str | None = None) -> Store:
         raise ValueError(store_problem(uri, error)) from error
 
 
+def close_run(run_id: str, error: str) -> None:
+    """Mark a run as failed whose own process is gone.
+
+    Raises:
+        Exception: If the store does not take it.
+    """
+    client = open_store().client
+    client.set_tag(run_id, "error", error)
+    client.set_terminated(run_id, "FAILED")
+
+
 def check_answers(uri: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
     """Ask a server or database host whether it is there; files and unknown kinds of store are taken to be.
 

@@ -150,6 +150,13 @@ class NoView(View):
         """Do nothing."""
 
 
+class Unheard(NoView):
+    """Shows nothing and leaves nothing to the log: another process says the same."""
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+
 class PlainView(View):
     """Prints a line per iteration, at most one every two seconds, the first and the last always."""
 

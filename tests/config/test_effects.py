@@ -40,6 +40,7 @@ def _program(program):
             "one minibatch",
         ),
         (["device.graphs=false"], "device.graphs", "a CPU has no CUDA graphs"),
+        (["device.patience_s=5"], "device.patience_s", "one process waits for no other"),
         (["network.seq_len=2"], "network.seq_len", "nothing refers to it with algo._target_=rl8.ppo.algorithm.Algo"),
         (["model=transformer", "network.hiddens=[9]"], "network.hiddens", "TransformerModel"),
         (["model.hiddens=[4]", "network.hiddens=[9]"], "network.hiddens", "nothing refers to it"),

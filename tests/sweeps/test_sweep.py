@@ -3,7 +3,7 @@ import math
 import os
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +14,14 @@ from omegaconf import OmegaConf
 from rl8 import jobs, launch
 from rl8.atomic import atomic
 from rl8.checkpoint import read_checkpoint
-from rl8.cli import main
+from rl8.cli import main, parser
 from rl8.conditions import EnvSteps
+from rl8.config import compose
 from rl8.config.compose import composer
+from rl8.config.schema import check
 from rl8.guest import terminable
 from rl8.launch import Outcome
+from rl8.parallel import launcher
 from rl8.sweeps import folder as kept
 from rl8.sweeps import job
 from rl8.tracking.store import open_store
@@ -100,6 +103,35 @@ def test_parallel_jobs(workdir, capfd):
     ]
     assert found[0].objective != found[1].objective
     assert "2 of 2 runs finished; files in out" in capfd.readouterr().out
+
+
+def test_each_job_gets_processes_of_its_own(workdir, monkeypatch, capfd):
+    """Here they are pretended: the first job's train, the second's fail."""
+    (workdir / "my conf" / "stop").mkdir(parents=True)
+    (workdir / "my conf" / "stop" / "soon.yaml").write_text("_target_: rl8.conditions.EnvSteps\nenv_steps: 48\n")
+    plans = []
+
+    def launch(words, settings, outcome, typed):
+        args = parser().parse(words)
+        compose.prepare(args.config_dir)
+        plans.append(check(*compose.checked(args.overrides, args.config_name)))
+        assert settings.processes == 2
+        assert f"seed={len(plans)}" in typed
+        assert not [word for word in typed if word.startswith("hydra")]
+        left = {"error": "OSError: on fire"} if len(plans) == 2 else asdict(Outcome(3.0, None))
+        outcome.write_text(json.dumps(left))
+        return 0
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    words = ["--config-dir", "my conf", "stop=soon", "seed=1,2", "device.processes=2", "trainer.output_dir=a b"]
+    assert main(["-m", *UNTRACKED, *words, "hydra.sweep.dir=out"]) == 1
+    assert [plan.seed for plan in plans] == [1, 2]
+    assert [plan.trainer.output_dir for plan in plans] == ["a b/0", "a b/1"]
+    assert all(plan.stop["env_steps"] == 48 for plan in plans)
+    found = kept.results(workdir / "out")
+    assert found[0].objective == 3.0
+    assert [result.error for result in found] == ["", "OSError: on fire"]
+    assert "job 1 failed: OSError: on fire" in capfd.readouterr().err
 
 
 def test_jobs_that_were_given_one_folder_have_a_part_of_it_each(workdir, monkeypatch):
