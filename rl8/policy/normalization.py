@@ -8,13 +8,25 @@ from torch import Tensor, nn
 from rl8.parallel import world
 
 
+def spread(samples: Tensor) -> Tensor:
+    """Return the geometric mean of the sizes of what is neither zero nor infinite nor NaN, over the first dimension.
+
+    One absurd number among many hardly moves it, however absurd: it is a scale for what nothing is known of yet.
+    """
+    sizes = samples.abs()
+    counted = (sizes > 0) & sizes.isfinite()
+    logs = torch.where(counted, sizes, 1.0).log()
+    return (logs.sum(0) / counted.sum(0).clamp(min=1)).exp()
+
+
 class RunningMoments(nn.Module):
     """Mean and variance of all samples seen so far, elementwise.
 
     Batches are merged by Chan et al. 1979: the result does not depend on how samples are split into batches.
     One absurd number must not make all others count for nothing, for ever. So a sample counts as no further from the
     mean than `bound` times the scale so far, which is the std or a hundredth of the mean, whichever is larger
-    (winsorising; Huber 1964, doi:10.1214/aoms/1177703732). A scale that really grows is followed within a few batches.
+    (winsorising; Huber 1964, doi:10.1214/aoms/1177703732). Of the first samples, `spread` tells the scale, around the
+    median of a few. A scale that really grows is followed within a few batches.
     Of what is not finite, infinity counts as that far away, and NaN as the mean.
 
     Args:
@@ -44,17 +56,28 @@ class RunningMoments(nn.Module):
 
     def _moments_of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return count, mean and variance of a batch `[M, *shape]`, absurd numbers winsorised."""
-        first = samples[0].double().nan_to_num(0.0, 0.0, 0.0)
-        center = torch.where(self.count > 0, self.mean, first)
-        scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
-        limit = torch.where((self.count >= self.enough) & (scale > 0), self.bound * scale, torch.inf)
+        few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
+        center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
         # Shifted before anything is rounded: times in seconds since 1970 differ in their last digits only.
         dtype = samples.dtype if samples.is_floating_point() else torch.float64
         away = (samples.to(dtype) - center.to(dtype)).float()
-        away = torch.minimum(torch.maximum(away, -limit.float()), limit.float())
+        limit = self.limit(away).float()
+        away = torch.minimum(torch.maximum(away, -limit), limit)
         away = torch.where(away.isfinite(), away, 0.0)
         batch_var, batch_mean = torch.var_mean(away, dim=0, correction=0)
         return torch.full_like(self.count, samples.shape[0]), batch_mean.double() + center, batch_var.double()
+
+    def limit(self, away: Tensor) -> Tensor:
+        """Return how far from the mean samples count, `[*shape]`.
+
+        Args:
+            away: `[M, *shape]` samples less the mean, which tell it as long as there were few before.
+        """
+        scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
+        known = (self.count >= self.enough) & (scale > 0)
+        if not away.is_cuda and known.all():  # on CUDA a question to the device takes longer than the answer
+            return self.bound * scale
+        return self.bound * torch.where(known, scale, spread(away))
 
     def _merge(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
         """Merge what the processes' batches come to."""

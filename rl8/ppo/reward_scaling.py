@@ -45,7 +45,10 @@ class RewardScaler(nn.Module):
             is_last: `[T, N]` bool, whether step t ended an episode; None if none did.
             counted: `[T, N]` bool, which steps go into the statistics; None takes all.
         """
-        sums = discounted_sums(rewards, self.sums, gamma=self.gamma, is_last=is_last)
+        # A sum would carry an absurd reward on from step to step, and from horizon to horizon.
+        limit = self.moments.limit(rewards.flatten()).to(rewards.dtype)
+        bounded = torch.minimum(torch.maximum(rewards, -limit), limit).nan_to_num(0.0)
+        sums = discounted_sums(bounded, self.sums, gamma=self.gamma, is_last=is_last)
         self.moments.update(sums.flatten() if counted is None else sums[counted])  # host sync: if counted is given
         ended = torch.zeros_like(sums[-1], dtype=torch.bool) if is_last is None else is_last[-1]
         self.sums.copy_(torch.where(ended, 0.0, sums[-1]))

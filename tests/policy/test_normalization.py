@@ -124,6 +124,17 @@ def test_what_is_not_finite_leaves_the_moments_finite(number, first):
     assert moments.var[1].item() == pytest.approx(1, abs=0.5)
 
 
+@pytest.mark.parametrize("absurd", [1e6, 1e21, 1e38])
+@pytest.mark.parametrize("place", [0, 700])
+def test_an_absurd_number_among_the_first_is_outlived(absurd, place):
+    moments = RunningMoments()
+    samples = 100 + torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    samples[place] = absurd
+    moments.update(samples)
+    assert moments.mean.item() == pytest.approx(100, abs=0.1)
+    assert 1 < moments.var.sqrt().item() < 3
+
+
 def test_a_scale_that_grows_a_thousandfold_is_followed():
     moments = RunningMoments((1,))
     moments.update(torch.randn(1000, 1))

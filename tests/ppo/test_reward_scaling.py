@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -74,3 +76,17 @@ def test_one_absurd_reward_is_clipped_and_outlived():
     for _ in range(50):
         after = scaler(torch.rand(8, 64))
     assert after.mean().item() > 0.2 * before.mean().item()
+
+
+@pytest.mark.parametrize("absurd", [1e6, 1e30, math.inf, math.nan])
+@pytest.mark.parametrize("when", [0, 5])
+def test_an_absurd_reward_is_not_carried_on_from_horizon_to_horizon(absurd, when):
+    draws = torch.Generator().manual_seed(0)
+    scaler = RewardScaler(16, 0.95)
+    for horizon in range(100):
+        rewards = torch.randn(16, 16, generator=draws)
+        if horizon == when:
+            rewards[3, 0] = absurd
+        scaler(rewards)
+    assert scaler.moments.var.sqrt().item() < 4 * 3.2  # std of these sums without it: 1 / sqrt(1 - 0.95^2) = 3.2
+    assert scaler.sums.isfinite().all()
