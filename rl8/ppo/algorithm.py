@@ -288,7 +288,8 @@ class Algorithm:
         """Go over the data `num_sgd_iters` times; return the number of minibatches used."""
         hparams, updates = self.hparams, 0
         for _ in range(hparams.num_sgd_iters):
-            self.metrics.begin_step()
+            if hparams.accumulate_grads:
+                self.metrics.begin_step()
             for rows in self.rollout.minibatches(hparams.num_minibatches, shuffle=hparams.shuffle_minibatches):
                 self.works.learn_from(self.execution.arranged(rows))
                 updates += 1
