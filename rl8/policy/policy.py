@@ -22,6 +22,7 @@ from rl8.models.base import BY_POLICY
 from rl8.models.views import Views
 from rl8.parallel import world
 from rl8.policy.normalization import ObsNormalizer
+from rl8.policy.outputs import check_built, check_output, not_built
 from rl8.rng import forked
 from rl8.specs import Composite, Nested, Spec, leaves
 
@@ -114,6 +115,7 @@ class Policy(nn.Module):
             raise TypeError("model is ready-made, so model_cls and model_config have no effect. Give one or the other.")
         if not isinstance(model, Model):
             raise TypeError(f"model={type(model).__name__} is no subclass of rl8.models.Model. Derive it from Model.")
+        check_built(model)
         self.model = model
         self.model_config = model.built_with() if ready_made else dict(model_config or {})
         self.views = Views(observation_spec, model.windows)
@@ -356,13 +358,12 @@ class Policy(nn.Module):
             config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
         try:
             return model_cls(self.observation_spec, self.action_spec, **config)
-        except TypeError as error:
-            if not str(error).startswith("Model.__init__() missing"):
-                raise
-            raise TypeError(
-                f"{model_cls.__name__}.__init__ in {inspect.getsourcefile(model_cls) or '?'} calls super().__init__() "
-                "without the specs. Write super().__init__(observation_spec, action_spec)."
-            ) from error
+        except (TypeError, AttributeError) as error:
+            if str(error).startswith("Model.__init__() missing"):
+                not_built(model_cls, "calls super().__init__() without the specs", error)
+            if "before Module.__init__() call" in str(error):
+                not_built(model_cls, "sets layers before it calls super().__init__", error)
+            raise
 
     def _random_seen(self, n: int) -> Nested:
         """Return `[1, n, ...]` what the model sees of random observations."""
@@ -385,25 +386,27 @@ class Policy(nn.Module):
                 "observations and state. Write def forward(self, obs, state=None): ..."
             ) from error
 
-    @torch.no_grad()
-    def _try(self, n: int) -> Output:
-        """Return what the model makes of `n` random observations."""
+    @torch.enable_grad()
+    def _try(self, n: int) -> tuple[Output, bool]:
+        """Return what the model makes of `n` random observations, and whether in mixed precision."""
         with forked(self.device), self.autocast():
             mixed = torch.is_autocast_enabled(self.device.type)
             seen = self._random_seen(n)
             self._check_signature()
             try:
-                output: Output = self.model(self._normalize(seen), self.initial_state(n))
+                return self.model(self._normalize(seen), self.initial_state(n)), mixed
             except RuntimeError as error:
-                if not mixed:
+                kinds = {weight.dtype for weight in self.model.parameters() if weight.is_floating_point()}
+                if not mixed and kinds <= {torch.float32}:
                     raise
-                dtype = str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.")
-                other = "" if dtype == "bfloat16" else "algo.amp_dtype=bf16, or "
+                dtype = torch.get_autocast_dtype(self.device.type) if mixed else (kinds - {torch.float32}).pop()
+                mend = "Convert it, self.float(): observations are float32."
+                if mixed:
+                    mend = f"Try {'' if dtype == torch.bfloat16 else 'algo.amp_dtype=bf16, or '}algo.enable_amp=false."
                 raise ValueError(
-                    f"{type(self.model).__name__} can't compute in {dtype} on this {self.device.type}: "
-                    f"{str(error).splitlines()[0].rstrip('.')}. Try {other}algo.enable_amp=false."
+                    f"{type(self.model).__name__} can't compute in {str(dtype).removeprefix('torch.')} on this "
+                    f"{self.device.type}: {str(error).splitlines()[0].rstrip('.')}. {mend}"
                 ) from error
-            return output
 
     def _contents(self) -> tuple[list[Any], list[int]]:
         """Return everything that modules hold, and how often each buffer was written."""
@@ -414,36 +417,21 @@ class Policy(nn.Module):
     def _check(self) -> None:
         """Compare what comes out of the model with what is needed."""
         n = 2
-        name = type(self.model).__name__
         shapes = self.distribution_cls.feature_shapes(self.action_spec)
         if isinstance(self.observation_spec, Composite) and ACTION_MASK in self.observation_spec:
             _check_mask(self.observation_spec[ACTION_MASK], shapes, self.action_spec)
-        output = self._try(n)
-        if not isinstance(output, Output):
-            raise TypeError(
-                f"{name}.forward returned a {type(output).__name__}. Return rl8.models.Output(features, values): "
-                f"features a mapping with {', '.join('.'.join(path) for path, _ in _paths(shapes))}, values [L, B]."
-            )
-        for path, shape in _paths(shapes):
-            found: Any = output.features
-            for key in path:
-                if key not in found:
-                    raise ValueError(
-                        f"{name} returned no feature {'.'.join(path)!r}, which {self.distribution_cls.__name__} needs "
-                        f"for {self.action_spec}. Return it with shape [L, B, {_text(shape)}]."
-                    )
-                found = found[key]
-            if tuple(found.shape) != (1, n, *shape):
-                raise ValueError(
-                    f"{name} returned feature {'.'.join(path)!r} with shape {tuple(found.shape)}, expected "
-                    f"[L, B, {_text(shape)}] = {(1, n, *shape)} for {self.action_spec}."
-                )
-        if tuple(output.values.shape) != (1, n):
-            raise ValueError(
-                f"{name} returned values with shape {tuple(output.values.shape)}, expected [L, B] = (1, {n}). "
-                "Drop the last dimension, e.g. value.squeeze(-1)."
-            )
+        output, mixed = self._try(n)
+        check_output(
+            self.model,
+            output,
+            shapes,
+            n,
+            mixed=mixed,
+            distribution=self.distribution_cls.__name__,
+            action_spec=self.action_spec,
+        )
         if self.model.state_spec is not None:
+            name = type(self.model).__name__
             if output.state is None:
                 raise ValueError(
                     f"{name} has a state_spec but returned no state. Return Output(features, values, state)."
@@ -524,16 +512,5 @@ def _detached(features: Mapping[str, Any]) -> dict[str, Any]:
     return {key: part.detach() if isinstance(part, Tensor) else _detached(part) for key, part in features.items()}
 
 
-def _paths(shapes: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Size]]:
-    found: list[tuple[tuple[str, ...], torch.Size]] = []
-    for key, shape in shapes.items():
-        found += _paths(shape, (*prefix, key)) if isinstance(shape, Mapping) else [((*prefix, key), torch.Size(shape))]
-    return found
-
-
 def _is_subclass(cls: Any, base: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, base)
-
-
-def _text(shape: torch.Size) -> str:
-    return ", ".join(str(size) for size in shape)

@@ -95,8 +95,13 @@ def _fitting_bootstrap(env: Env, wanted: str | None) -> str:
 
 
 def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> None:
-    """Raise ValueError where a recurrent algorithm has no recurrent model, or the other way round."""
+    """Raise ValueError where a model can't learn, or its memory and the algorithm's do not fit."""
     name = type(policy.model).__name__
+    if not any(weight.requires_grad for weight in policy.parameters()):
+        raise ValueError(
+            f"{name} has no parameter that learns. Accepted: at least one torch.nn.Parameter with requires_grad=True. "
+            "Add one, or remove requires_grad_(False)."
+        )
     if recurrent and not policy.recurrent:
         raise ValueError(
             f"algo=recurrent (algo._target_: RecurrentAlgorithm) needs a model with memory, but {name} has no "

@@ -54,6 +54,16 @@ class WithoutSpecs(Tiny):
         Model.__init__(self)
 
 
+class WithoutModel(Tiny):
+    def __init__(self, observation_spec, action_spec):
+        nn.Module.__init__(self)
+
+
+class TooLate(Tiny):
+    def __init__(self, observation_spec, action_spec):
+        self.head = nn.Linear(3, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -68,6 +78,11 @@ class WithoutSpecs(Tiny):
             {"model_cls": WithoutSpecs},
             r"WithoutSpecs\.__init__ in .*test_policy\.py calls super\(\)\.__init__\(\) without",
         ),
+        (
+            {"model_cls": WithoutModel},
+            r"^WithoutModel\.__init__ in .*test_policy\.py does not call .*\(observation_spec,",
+        ),
+        ({"model_cls": TooLate}, r"^TooLate\.__init__ in .*test_policy\.py sets layers before .*\(observation_spec,"),
         ({"model_config": {"hidens": [8]}}, "option of MLPModel 'hidens'. Did you mean 'hiddens'"),
     ],
 )
@@ -89,6 +104,47 @@ def test_parts_that_are_none_are_refused(options, message):
 def test_what_a_model_returns_is_checked_once(spoil, stateful, message):
     with pytest.raises(ValueError, match=message):
         Policy(FLAT, CHOICE, model=Tiny(FLAT, CHOICE, spoil=spoil, stateful=stateful))
+
+
+def spoil_logits(change):
+    return lambda out: out._replace(features={"logits": change(out.features["logits"])})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_logits(torch.detach), r"^Tiny\.forward returned features without a gradient.*Look for \.detach\(\)"),
+        (lambda out: out._replace(values=out.values.detach()), "returned values without a gradient"),
+        (
+            lambda out: Output({"logits": out.features["logits"].detach()}, out.values.detach()),
+            "features and values without a gradient",
+        ),
+        (
+            spoil_logits(torch.Tensor.double),
+            r"^Tiny returned feature 'logits' in torch\.float64, expected torch\.float32",
+        ),
+        (lambda out: out._replace(values=out.values.double()), "returned values in torch.float64"),
+        (spoil_logits(lambda logits: logits / 0 * 0), "feature 'logits' that are infinite or NaN.*before anything was"),
+        (lambda out: out._replace(values=out.values.exp() / 0), "values that are infinite or NaN"),
+    ],
+)
+def test_outputs_that_nothing_can_be_learned_from_are_refused(spoil, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(FLAT, CHOICE, model=Tiny(FLAT, CHOICE, spoil=spoil))
+
+
+def test_frozen_weights_no_critic_and_forbidden_actions_are_meant_so():
+    frozen = Tiny(FLAT, CHOICE, spoil=spoil_logits(torch.detach)).requires_grad_(False)
+    Policy(FLAT, CHOICE, model=frozen)
+    Policy(FLAT, CHOICE, model=Tiny(FLAT, CHOICE, spoil=lambda out: out._replace(values=torch.zeros(1, 2))))
+    forbid = torch.tensor([0.0, -torch.inf])
+    Policy(FLAT, CHOICE, model=Tiny(FLAT, CHOICE, spoil=spoil_logits(lambda logits: logits + forbid)))
+
+
+def test_a_model_in_double_precision_is_told_to_convert():
+    message = r"^Tiny can't compute in float64 on this cpu: .* Convert it, self\.float\(\)"
+    with pytest.raises(ValueError, match=message):
+        Policy(FLAT, CHOICE, model=Tiny(FLAT, CHOICE).double())
 
 
 def test_the_check_of_a_ready_model_draws_no_random_numbers():

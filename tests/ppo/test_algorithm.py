@@ -780,6 +780,16 @@ def test_frozen_parameters_stay():
     assert torch.equal(nn.utils.parameters_to_vector(algorithm.policy.model.value_net.parameters()), before)
 
 
+def test_a_model_without_a_parameter_that_learns_is_refused():
+    class Frozen(MLPModel):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.requires_grad_(False)
+
+    with pytest.raises(ValueError, match=r"^Frozen has no parameter that learns.*remove requires_grad_\(False\)"):
+        Algorithm(Episodes, model_cls=Frozen, **SMALL)
+
+
 def test_a_ready_model_and_a_function_as_env_cls():
     def make(num_envs, horizon, device):
         return DiscreteDummyEnv(num_envs, horizon, bounds=5.0, device=device)
