@@ -425,7 +425,7 @@ def test_the_host_launches_little_between_replays(every, device):
     algorithm.collect()
     algorithm.step()
     assert sorted(device.operations) == [
-        *["aten.clone.default"] * (2 + SHORT["num_sgd_iters"]),  # metrics, and the divergence before each pass
+        *["aten.clone.default"] * 2,  # metrics
         "aten.fill_.Scalar",  # entropy's weight
         "aten.zero_.default",  # sums of the update
     ]
