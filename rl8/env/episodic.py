@@ -13,7 +13,7 @@ from torch import Tensor
 from rl8.checks import check_range
 from rl8.data import FINAL_OBS, METRICS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.base import Env
-from rl8.env.results import fail, leaves
+from rl8.env.results import check_column, check_metrics, fail, leaves
 from rl8.specs import Nested
 
 Advanced = tuple[Nested, Tensor, Tensor] | tuple[Nested, Tensor, Tensor, Mapping[str, Tensor]]
@@ -138,9 +138,10 @@ class EpisodicEnv(Env):
                 fail(self, f"begin() returns a state{path} that is {found}, expected ({n}, ...)", mend)
         advanced: Any = self.advance(begun, self.action_spec.rand(n))
         if not isinstance(advanced, tuple) or len(advanced) not in (3, 4):
+            found = f"a tuple of {len(advanced)}" if isinstance(advanced, tuple) else f"a {type(advanced).__name__}"
             fail(
                 self,
-                f"advance() returns a {type(advanced).__name__}, expected a tuple of three or four",
+                f"advance() returns {found}, expected a tuple of three or four",
                 "Return state, rewards, terminated, and a dictionary of metrics if there are any.",
             )
         layouts = [
@@ -150,13 +151,11 @@ class EpisodicEnv(Env):
             path = next(path for path in [*layouts[0], *layouts[1]] if layouts[0].get(path) != layouts[1].get(path))
             fault = f"advance() turns state{path} from {layouts[0].get(path)} into {layouts[1].get(path)}"
             fail(self, fault, "Return the same entries, shapes and dtypes from begin() and advance().")
-        _, rewards, terminated, *_ = advanced
-        if tuple(rewards.shape) not in ((n,), (n, 1)):
-            fail(self, f"advance() returns rewards of shape {tuple(rewards.shape)}, expected ({n},)", "Return [N].")
-        if not isinstance(terminated, Tensor) or tuple(terminated.shape) != (n,) or terminated.dtype != torch.bool:
-            shape = tuple(getattr(terminated, "shape", ()))
-            fault = f"advance() returns terminated of shape {shape}, expected ({n},) torch.bool"
-            fail(self, fault, "Return a comparison of [N] tensors, such as height < 0.")
+        _, rewards, terminated, *metrics = advanced
+        check_column(self, rewards, REWARDS, values=False, hook="advance()")
+        check_column(self, terminated, TERMINATED, values=False, hook="advance()")
+        if metrics:
+            check_metrics(self, metrics[0], "advance()")
 
     def _keep(self, state: Nested, steps: Tensor) -> None:
         self.state = TensorDict({"state": state, "steps": steps}, [self.num_envs])

@@ -54,10 +54,10 @@ def check_result(env: Environment, result: Any, *, values: bool = True) -> None:
         fault = f"step() returns a TensorDict of batch size {tuple(result.batch_size)}, expected ({env.num_envs},)"
         fail(env, fault, "Give it batch_size=[self.num_envs].")
     check_obs(env, result[OBS], "step() returns observations", values=values)
-    _check_column(env, result[REWARDS], REWARDS, values=values)
+    check_column(env, result[REWARDS], REWARDS, values=values)
     for key in (TERMINATED, TRUNCATED, FILLER):
         if key in keys:
-            _check_column(env, result[key], key, values=values)
+            check_column(env, result[key], key, values=values)
     if FINAL_OBS in keys:
         check_obs(env, result[FINAL_OBS], "step() returns final_obs", values=values)
     elif TRUNCATED in keys and env.has_final_obs:
@@ -65,7 +65,7 @@ def check_result(env: Environment, result: Any, *, values: bool = True) -> None:
         mend += "that has none sets has_final_obs = False: the value before the step stands for it then."
         fail(env, "step() returns 'truncated' without 'final_obs'", mend)
     if METRICS in keys:
-        _check_metrics(env, result[METRICS])
+        check_metrics(env, result[METRICS])
 
 
 def check_obs(env: Environment, obs: Any, what: str, *, values: bool = True) -> None:
@@ -114,32 +114,43 @@ def _check_keys(env: Environment, keys: list[str]) -> None:
         fail(env, f"step() returns {key!r}, which means nothing", mend)
 
 
-def _check_column(env: Environment, column: Any, key: str, *, values: bool) -> None:
-    """Check rewards `[N]` or `[N, 1]`, or flags `[N]`."""
-    n, shape = env.num_envs, tuple(column.shape)
+def check_column(env: Environment, column: Any, key: str, *, values: bool, hook: str = "step()") -> None:
+    """Check rewards `[N]` or `[N, 1]`, or flags `[N]`; `hook` says what returns them."""
+    n = env.num_envs
     if key == REWARDS:
-        good = shape in ((n,), (n, 1)) and column.is_floating_point()
         expected, mend = f"({n},) or ({n}, 1) floating point", "Return one number per environment."
     else:
-        good = shape == (n,) and column.dtype == torch.bool
         expected, mend = f"({n},) torch.bool", "Return a comparison of [N] tensors, such as distance > limit."
-    if not good or column.device.type != env.device.type:
-        fault = f"step() returns {key!r} of shape {shape} and {column.dtype} on {column.device}, expected"
-        fail(env, f"{fault} {expected}", mend) if not good else fail(
-            env, f"{fault} {env.device}", "Create it with device=self.device."
-        )
+    if not isinstance(column, Tensor):
+        fail(env, f"{hook} returns {key!r} that are a {type(column).__name__}, expected a tensor {expected}", mend)
+    shape = tuple(column.shape)
+    if key == REWARDS:
+        good = shape in ((n,), (n, 1)) and column.is_floating_point()
+    else:
+        good = shape == (n,) and column.dtype == torch.bool
+    fault = f"{hook} returns {key!r} of shape {shape} and {column.dtype} on {column.device}, expected"
+    if not good:
+        fail(env, f"{fault} {expected}", mend)
+    if column.device.type != env.device.type:
+        fail(env, f"{fault} {env.device}", "Create it with device=self.device.")
     if values and key == REWARDS and not bool(torch.isfinite(column).all()):
-        fail(env, "step() returns rewards that are infinite or NaN", NOT_FINITE)
+        fail(env, f"{hook} returns rewards that are infinite or NaN", NOT_FINITE)
 
 
-def _check_metrics(env: Environment, metrics: Any) -> None:
-    if not isinstance(metrics, TensorDictBase):
-        mend = f'Name each, e.g. "{METRICS}": {{"distance": distance}}.'
-        fail(env, f"step() returns {METRICS!r} that are a {type(metrics).__name__}, expected a dictionary", mend)
+def check_metrics(env: Environment, metrics: Any, hook: str = "step()") -> None:
+    """Check metrics `[N]` or `[N, 1]` by name; `hook` says what returns them."""
+    if not isinstance(metrics, (Mapping, TensorDictBase)):
+        mend = f'Name each, e.g. {{"distance": distance}}{f" under {METRICS!r}" if hook == "step()" else ""}.'
+        fail(env, f"{hook} returns {METRICS!r} that are a {type(metrics).__name__}, expected a dictionary", mend)
     for key, value in metrics.items():
         if f"env/{key}" in RESERVED_METRICS:
-            fail(env, f"step() returns a metric {key!r}, and rl8 records env/{key} itself", "Give it another name.")
-        if not isinstance(value, Tensor) or tuple(value.shape) not in ((env.num_envs,), (env.num_envs, 1)):
-            shape = tuple(getattr(value, "shape", ()))
-            fault = f"step() returns a metric {key!r} of shape {shape}, expected ({env.num_envs},)"
-            fail(env, fault, "Return one number per environment; one for all is number.expand(self.num_envs).")
+            fail(env, f"{hook} returns a metric {key!r}, and rl8 records env/{key} itself", "Give it another name.")
+        if isinstance(value, Tensor) and tuple(value.shape) in ((env.num_envs,), (env.num_envs, 1)):
+            continue
+        mend = "Return one number per environment; one for all is number.expand(self.num_envs)."
+        if isinstance(value, Tensor):
+            found = f"of shape {tuple(value.shape)}, expected"
+        else:
+            found = f"that is a {type(value).__name__}, expected a tensor"
+            mend = "Return one per environment; a number for all is torch.full((self.num_envs,), number)."
+        fail(env, f"{hook} returns a metric {key!r} {found} ({env.num_envs},)", mend)

@@ -140,11 +140,35 @@ WRONG = {
     ),
     "rewards": (
         {"advance": lambda self, state, action: (state, state.sum(), state > 4)},
-        r"advance\(\) returns rewards of shape \(\), expected \(3,\)",
+        r"advance\(\) returns 'rewards' of shape \(\) and torch.float32 on cpu, expected \(3,\) or \(3, 1\) floating",
     ),
     "terminated": (
         {"advance": lambda self, state, action: (state, state, (state > 4).unsqueeze(-1))},
-        r"advance\(\) returns terminated of shape \(3, 1\), expected \(3,\) torch.bool. Return a comparison",
+        r"advance\(\) returns 'terminated' of shape \(3, 1\) and torch.bool on cpu, expected \(3,\) torch.bool. Return a",
+    ),
+    "two results": (
+        {"advance": lambda self, state, action: (state, state)},
+        r"advance\(\) returns a tuple of 2, expected a tuple of three or four. Return state, rewards, terminated",
+    ),
+    "number for rewards": (
+        {"advance": lambda self, state, action: (state, 1.0, state > 4)},
+        r"advance\(\) returns 'rewards' that are a float, expected a tensor \(3,\)",
+    ),
+    "terminated as numbers": (
+        {"advance": lambda self, state, action: (state, state, (state > 4).float())},
+        r"advance\(\) returns 'terminated' of shape \(3,\) and torch.float32 on cpu, expected \(3,\) torch.bool",
+    ),
+    "number for a metric": (
+        {"advance": lambda self, state, action: (state, state, state > 4, {"m": 1.0})},
+        r"advance\(\) returns a metric 'm' that is a float, expected a tensor \(3,\). .* torch.full\(\(self.num_envs",
+    ),
+    "metric": (
+        {"advance": lambda self, state, action: (state, state, state > 4, {"m": state.expand(2, 3)})},
+        r"advance\(\) returns a metric 'm' of shape \(2, 3\), expected \(3,\)",
+    ),
+    "no metrics": (
+        {"advance": lambda self, state, action: (state, state, state > 4, None)},
+        r"advance\(\) returns 'metrics' that are a NoneType, expected a dictionary",
     ),
 }
 
