@@ -43,7 +43,7 @@ format: $(DEV_READY)  ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(DEV_READY)  ## build README and API reference as HTML in docs/_build
+docs: $(DEV_READY)  ## build the documentation site in docs/_build
 	$(BIN)/python -W error docs/build.py
 
 ui: $(RUN_READY)  ## look at the recorded runs in a browser

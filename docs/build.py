@@ -1,74 +1,129 @@
-"""Build the documentation: the README, each page of this folder with the module that it is about, and the reference.
+"""Build the site: the pages of this folder, the README, the configuration from conf/, and the API from its docstrings.
 
-Called by `make docs`, which makes any warning an error.
+Called by `make docs`. Any warning is an error, and so is a page that loads something from elsewhere.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import os
 import re
 import shutil
-import warnings
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
-import pdoc
+import coming
+import configuration
+import griffe
+import yaml
+from mkdocs.__main__ import cli
+from pages import HERE, ROOT, linked, sections
 
-import rl8
-
-# Each page, and the module whose page in the reference it begins.
-PAGES = {
-    "policies": "rl8.use",
-    "deployment": "rl8.use.export",
-    "options": "rl8.parts",
-    "parallel": "rl8.parallel",
-    "sweeps": "rl8.sweeps",
-    "tracking": "rl8.tracking",
-    "troubleshooting": "rl8.cli",
-}
-
-HERE = Path(__file__).resolve().parent
-OUTPUT = HERE / "_build"
-PICTURE = re.compile(r"!\[[^]]*\]\((\S+)\)")
-
-
-def linked(text: str, module: str) -> str:
-    """Return a text whose links to pages lead to where they are in the reference.
-
-    Args:
-        text: In Markdown.
-        module: That it stands at.
-    """
-    up = "../" * module.count(".")
-    for name, other in PAGES.items():
-        text = re.sub(rf"\]\((docs/)?{name}\.md", f"]({up}{other.replace('.', '/')}.html", text)
-    return text
+OUTPUT: Final = HERE / "_build"
+LOADED: Final = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:|<link\b[^>]*\bhref=\"?https?:|@import"
+)
 
 
 def main() -> None:
-    """Write the pages to docs/_build."""
-    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
-    texts = {name: (HERE / f"{name}.md").read_text(encoding="utf-8") for name in PAGES}
-    for name, text in texts.items():
-        module = importlib.import_module(PAGES[name])
-        module.__doc__ = f"{linked(text, PAGES[name])}\n\n# The module\n\n{module.__doc__}"
-    rl8.__doc__ = f"{linked(readme, 'rl8')}\n\n# Conventions\n\n{rl8.__doc__}"
-    for name in rl8.__all__:  # pdoc looks for names where they are, and rl8's come when asked for
-        setattr(rl8, name, getattr(rl8, name))
-    # the constructor that NamedTuple writes does not know the module whose names its annotations are from
-    warnings.filterwarnings("ignore", message="Error parsing type annotation ForwardRef")
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    pdoc.render.configure(docformat="google", footer_text=f"rl8 {rl8.__version__}")
-    rl8.__all__ += [module.name for module in pkgutil.iter_modules(rl8.__path__) if module.name != "__main__"]
-    pdoc.pdoc("rl8", output_directory=OUTPUT)
-    pictures = {OUTPUT / picture: HERE.parent / picture for picture in PICTURE.findall(readme)}
-    for name, text in texts.items():
-        folder = (OUTPUT / PAGES[name].replace(".", "/")).parent
-        pictures |= {folder / picture: HERE / picture for picture in PICTURE.findall(text)}
-    for target, picture in pictures.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, target)
+    """Write the site to docs/_build."""
+    # Material announces its successor on every build
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "pages"
+        nav = written(source)
+        settings = {
+            "INHERIT": str(HERE / "mkdocs.yml"),
+            "docs_dir": str(source),
+            "site_dir": str(OUTPUT),
+            "nav": nav,
+            "plugins": {"mkdocstrings": {"handlers": {"python": {"paths": [str(ROOT)]}}}},
+        }
+        config = Path(folder) / "mkdocs.yml"
+        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        cli.main(["build", "--strict", "--clean", "--config-file", str(config)], standalone_mode=False)
+    loaded = [str(path) for path in sorted(OUTPUT.glob("**/*.html")) if LOADED.search(path.read_text("utf-8"))]
+    if loaded:
+        sys.exit(f"These pages load something from elsewhere: {', '.join(loaded)}.")
     print(f"wrote {OUTPUT / 'index.html'}")
+
+
+def written(source: Path) -> list[Any]:
+    """Write all pages in Markdown, with the pictures that they show.
+
+    Args:
+        source: An empty folder, or none yet.
+
+    Returns:
+        The navigation as mkdocs takes it.
+    """
+    texts = {path.stem: path for path in sorted(HERE.glob("*.md"))}
+    own = {"index": ROOT / "README.md", "changes": ROOT / "CHANGELOG.md"}
+    for name, path in (texts | own).items():
+        text, pictures = linked(coming.filled(path.read_text(encoding="utf-8")), path)
+        _write(source / f"{name}.md", text)
+        for picture in pictures:
+            target = source / picture.removeprefix("docs/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / picture, target)
+    shutil.copy(HERE / "site.css", source)
+    for name, text in configuration.pages().items():
+        _write(source / "configuration" / f"{name}.md", text)
+    package = griffe.load("rl8", search_paths=[ROOT], resolve_aliases=True)
+    for module in modules(package):
+        _write(source / address(module), reference(module))
+    found = sorted(configuration.pages(), key=lambda name: name != "index")
+    start, *others = sections(texts.keys())
+    return [
+        {start[0]: ["index.md", *(f"{name}.md" for name in start[1])]},
+        *({section: [f"{name}.md" for name in names]} for section, names in others),
+        {"Configuration": [f"configuration/{name}.md" for name in found]},
+        {"API": in_package(package)},
+        {"Changes": ["changes.md"]},
+    ]
+
+
+def modules(package: griffe.Module) -> Iterator[griffe.Module]:
+    """Yield a package and the modules in it, at any depth."""
+    yield package
+    for module in package.modules.values():
+        if not module.is_alias and module.name != "__main__":
+            yield from modules(module)
+
+
+def reference(module: griffe.Module) -> str:
+    """Return a module's page: what it defines, and links to what it hands on from other modules."""
+    here = {name: one for name, one in module.members.items() if not (one.is_alias or name.startswith("_"))}
+    own = [name for name, one in here.items() if one.is_class or one.is_function]
+    handed = [name for name in module.exports or [] if name in module.members and module.members[name].is_alias]
+    lines = [f"# {module.path}", "", f"::: {module.path}", "    options:", f"      members: {own or 'false'}", ""]
+    if handed:
+        lines += ["## From its modules", ""]
+    for name in handed:
+        target = module.members[name].final_target
+        documented = target.is_class or target.is_function
+        lines.append(f"- [`{name}`][{target.path}]" if documented else f"- `{name}`, of `{target.parent.path}`")
+    return "\n".join(lines)
+
+
+def address(module: griffe.Module) -> str:
+    """Return where a module's page is; a package's begins the folder of its modules."""
+    place = module.path.replace(".", "/")
+    return f"api/{place}/index.md" if module.is_init_module else f"api/{place}.md"
+
+
+def in_package(package: griffe.Module) -> list[Any]:
+    """Return the navigation of a package: its own page, then its modules."""
+    inside = [one for one in package.modules.values() if not one.is_alias and one.name != "__main__"]
+    inside.sort(key=lambda one: one.name)
+    return [address(package), *({one.name: in_package(one) if one.is_init_module else address(one)} for one in inside)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
