@@ -5,6 +5,7 @@ This file imports no torch, so that a config's callbacks are named before anythi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -70,7 +71,7 @@ class Callbacks:
         trainer: What they are called with.
 
     Raises:
-        TypeError: If one is no callback.
+        TypeError: If one is no callback, or a hook of one can't be called with the trainer and metrics.
     """
 
     def __init__(self, callbacks: Sequence[Callback], trainer: Trainer) -> None:
@@ -85,6 +86,7 @@ class Callbacks:
                     f"callbacks[{index}]={callback!r} is no callback. Accepted: objects of a class derived from "
                     f"rl8.callbacks.Callback. Try callbacks=[{made}]."
                 )
+            _check_signatures(callback)
         self._callbacks, self._trainer = tuple(given), trainer
         self._hooks = {
             hook: tuple(each for each in given if getattr(type(each), hook) is not getattr(Callback, hook))
@@ -130,3 +132,25 @@ class Callbacks:
             if found is not None:
                 left.remove(found)
                 callback.load_state_dict(found["state"])
+
+
+def _check_signatures(callback: Callback) -> None:
+    """Raise TypeError unless all of a callback's methods can be called as they will be."""
+    for name, count in {**dict.fromkeys(HOOKS, 2), "state_dict": 0, "load_state_dict": 1}.items():
+        try:
+            signature = inspect.signature(getattr(callback, name))
+            signature.bind(*[None] * count)
+        except TypeError as error:
+            cls = type(callback)
+            right = ", ".join(inspect.signature(getattr(Callback, name)).parameters)
+            raise TypeError(
+                f"{cls.__name__}.{name}{inspect.signature(getattr(cls, name))} in {_file(cls)} does not take what rl8 "
+                f"gives it. Write def {name}({right}): ..."
+            ) from error
+
+
+def _file(cls: type) -> str:
+    try:
+        return inspect.getsourcefile(cls) or "?"
+    except TypeError:  # typed at a prompt
+        return "?"

@@ -3,7 +3,7 @@ import torch
 from envs import Episodes, Steering
 
 from rl8 import Algorithm, Trainer, cli
-from rl8.callbacks import Callback, CallbackError
+from rl8.callbacks import Callback, CallbackError, Callbacks
 from rl8.conditions import EnvSteps, HitsUpperBound
 from rl8.env import CartPole
 
@@ -226,3 +226,39 @@ def test_the_command_line_takes_callbacks_from_a_file(program, capsys):
     ):
         assert cli.main([*(base if "=mine" in word or "." in word else base[1:]), word]) == 2
         assert match in capsys.readouterr().err
+
+
+class Short(Callback):
+    def on_iteration(self, trainer):
+        pass
+
+
+class Stateless(Callback):
+    def load_state_dict(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            Short(),
+            r"^Short\.on_iteration\(self, trainer\) in .*test_callbacks\.py .* on_iteration\(self, trainer, metrics\)",
+        ),
+        (Stateless(), r"^Stateless\.load_state_dict\(self\) in .* Write def load_state_dict\(self, state\)"),
+    ],
+)
+def test_a_hook_that_does_not_take_what_it_is_given_is_refused_at_once(callback, message):
+    with pytest.raises(TypeError, match=message):
+        Callbacks([callback], None)
+
+
+def test_a_hook_may_name_its_arguments_as_it_likes():
+    class Loose(Callback):
+        def on_iteration(self, *given):
+            pass
+
+        def on_start(self, run, numbers, extra=None):
+            pass
+
+    Callbacks([Loose()], None)
