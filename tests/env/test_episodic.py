@@ -144,7 +144,7 @@ WRONG = {
     ),
     "terminated": (
         {"advance": lambda self, state, action: (state, state, (state > 4).unsqueeze(-1))},
-        r"advance\(\) returns 'terminated' of shape \(3, 1\) and torch.bool on cpu, expected \(3,\) torch.bool. Return a",
+        r"advance\(\) returns 'terminated' of shape \(3, 1\) and torch.bool on cpu, expected \(3,\) torch.bool. Ret",
     ),
     "two results": (
         {"advance": lambda self, state, action: (state, state)},
