@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rl8.atomic import atomic
+from rl8.devices import as_device
 from rl8.execution.eager import AMP_DTYPES
 from rl8.models import Model
 from rl8.parallel import world
@@ -193,6 +194,7 @@ def load_policy(
         ValueError: If the file is missing, is no policy, needs a class that is not to be had, or does not fit the
             model.
     """
+    device = as_device("device", device)
     saved, weights = read_policy(path)
     if model is None and saved["model_config"] is None:
         raise ValueError(
@@ -200,7 +202,7 @@ def load_policy(
             f"Build one like it: load_policy({str(path)!r}, model={_short(saved['model_cls'])}(...))."
         )
     try:
-        with forked(torch.device(device)):  # a model's first weights are drawn
+        with forked(device):  # a model's first weights are drawn
             policy = Policy(
                 _rebuild(saved["observation_spec"]).to(device),
                 _rebuild(saved["action_spec"]).to(device),
@@ -211,7 +213,7 @@ def load_policy(
                 normalize_obs=saved["normalize_obs"],
                 clip_obs=saved.get("clip_obs", ObsNormalizer.clip),
                 device=device,
-                autocast=_autocast(torch.device(device), saved["amp_dtype"]),
+                autocast=_autocast(device, saved["amp_dtype"]),
                 steps_per_state_reset=saved["steps_per_state_reset"],
             )
         policy.load_state_dict(weights)

@@ -8,6 +8,7 @@ import math
 import numbers
 import traceback
 from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,8 +118,12 @@ def check_path(key: str, value: str | Path) -> Path:
         value: The path.
 
     Raises:
+        TypeError: If it is no path.
         ValueError: If it holds a NUL, or a name in it or all of it is too long.
     """
+    given: Any = value
+    if not isinstance(given, (str, PathLike)):
+        raise TypeError(f"{key}={given!r} is no path. Accepted: text, or a pathlib.Path. Try 'outputs/mine'.")
     longest = max(len(name.encode(errors="surrogateescape")) for name in (*str(value).split("/"), ""))
     reason = "it holds a NUL" if "\0" in str(value) else "the name is too long" if longest > MAX_NAME else ""
     if reason or len(str(value)) > MAX_PATH:

@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from rl8.devices import as_device
 from rl8.env import Env
 from rl8.env.draws import fingerprint
 from rl8.execution.eager import ADVANTAGES, EPISODES, RESET, RESUME, REWARDS, ROLLOUT, UPDATE, Eager
@@ -52,7 +53,7 @@ class CUDA(Eager):
     """
 
     def __init__(self, settings: DeviceSettings, **precision: Any) -> None:
-        _check_device(torch.device(settings.device))
+        as_device("device.device", settings.device)
         super().__init__(settings, **precision)
         self.live_optimizer, self.piece_size = settings.graphs, settings.piece_size or PIECE_SIZE
         # One for all graphs, of our own: each graph would keep its own, and a broken capture would leak it.
@@ -259,15 +260,3 @@ def _kernels(policy: Policy, rollout: Rollout, *, dtype: torch.dtype | None, tim
             "without it: auto, off. Try device.kernels=auto."
         ) from error
     return Kernels(policy, rollout, dtype=dtype, timed=timed)
-
-
-def _check_device(device: torch.device) -> None:
-    """Raise ValueError if a device does not exist here."""
-    if not torch.cuda.is_available():
-        raise ValueError(f"device.device={device} but torch {torch.__version__} sees no CUDA device. Try device=cpu.")
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise ValueError(
-            f"device.device={device} does not exist: torch sees {count} CUDA device(s), counted from 0. "
-            "Try device=cuda."
-        )

@@ -68,6 +68,7 @@ class DeployedPolicy:
         self.action_spec: Spec = policy.action_spec
         self._remembers = policy.recurrent or bool(policy.views.windows)
         self._memory: Memory | None = None
+        self._acted_for: int | None = None  # observations of the last call
         self._straight = Straight(policy) if suits(policy) else None
 
     @property
@@ -98,6 +99,7 @@ class DeployedPolicy:
             if self.policy.model.critic_only and isinstance(obs, (Mapping, TensorDictBase)):
                 obs = _without(obs, self.policy.model.critic_only)
             batch, form = read(obs, self.observation_spec, self.policy.device)
+            self._acted_for = batch.shape[0]
             if self._straight is not None:
                 assert isinstance(batch, Tensor)
                 actions = self._straight(batch, deterministic)
@@ -121,9 +123,11 @@ class DeployedPolicy:
             ValueError: If it is not of one length with the observations.
         """
         if mask is None:
-            self._memory = None
-        elif self._memory is not None:
-            self._memory.forget(read_mask(mask, self._memory.n, self.policy.device))
+            self._memory = self._acted_for = None
+            return
+        begins = read_mask(mask, self._acted_for if self._memory is None else self._memory.n, self.policy.device)
+        if self._memory is not None:
+            self._memory.forget(begins)
 
     def _recall(self, n: int) -> Memory:
         """Return the memory of n environments."""

@@ -71,8 +71,8 @@ def hand_out(actions: Nested, form: Form) -> Any:
     return moved[0] if form.single else moved
 
 
-def read_mask(mask: Any, n: int, device: torch.device) -> Tensor:
-    """Return a mask `[n]` of bools.
+def read_mask(mask: Any, n: int | None, device: torch.device) -> Tensor:
+    """Return a mask `[n]` of bools; of any length where n is None.
 
     Raises:
         TypeError: If it holds something else.
@@ -81,6 +81,7 @@ def read_mask(mask: Any, n: int, device: torch.device) -> Tensor:
     tensor = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
     if tensor.dtype != torch.bool:
         raise TypeError(f"mask has dtype {tensor.dtype}. Accepted: bool, True where an episode begins anew.")
+    n = max(tensor.numel(), 1) if n is None else n
     if tuple(tensor.shape) not in {(n,), ()} or (tensor.ndim == 0 and n != 1):
         raise ValueError(
             f"mask has shape {tuple(tensor.shape)}, the policy acts for {n} environment(s). Accepted: ({n},)."
@@ -92,6 +93,7 @@ def _entries(
     obs: Any, spec: Composite, name: str, device: torch.device
 ) -> tuple[dict[str, Any], list[tuple[str, Form]]]:
     """Return a mapping's leaves, nested like the spec, and the form of each."""
+    _check_no_pair(obs, name, f"a dictionary or TensorDict with the keys {', '.join(spec)}")
     if not isinstance(obs, (Mapping, TensorDictBase)):
         raise TypeError(
             f"{name} is a {type(obs).__name__}. Accepted: a dictionary or TensorDict with the keys {', '.join(spec)}."
@@ -140,10 +142,11 @@ def _leaf(obs: Any, spec: Spec, name: str, device: torch.device) -> tuple[Tensor
         return obs.detach().to(device, spec.dtype, copy=True), form
     if isinstance(obs, (Mapping, TensorDictBase, str, bytes)) or obs is None:
         raise TypeError(f"{name} is a {type(obs).__name__}. Accepted: {_accepted(spec)}.")
+    _check_no_pair(obs, name, _accepted(spec))
     try:
         array = np.array(obs)  # a copy: simulators write the next observation where this one is
     except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name} is no array: {error}. Accepted: {_accepted(spec)}.") from error
+        raise ValueError(f"{name} is no array: {str(error).rstrip('.')}. Accepted: {_accepted(spec)}.") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(_wrong_kind(name, array.dtype, spec))
     single = _is_single(array.shape, spec, name)
@@ -155,6 +158,15 @@ def _leaf(obs: Any, spec: Spec, name: str, device: torch.device) -> tuple[Tensor
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} has values that are infinite or NaN. Accepted: finite numbers.")
     return tensor.to(device), Form(single, "numpy", device)
+
+
+def _check_no_pair(obs: Any, name: str, accepted: str) -> None:
+    """Raise TypeError for what a Gymnasium environment's reset returns."""
+    if isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], Mapping):
+        raise TypeError(
+            f"{name} is a tuple of an observation and a dictionary, as env.reset() of Gymnasium returns it. Accepted: "
+            f"{accepted}. Write obs, info = env.reset(), then policy.predict(obs)."
+        )
 
 
 def _is_single(shape: tuple[int, ...], spec: Spec, name: str) -> bool:

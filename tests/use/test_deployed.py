@@ -222,6 +222,13 @@ def test_what_is_observed_is_copied(tmp_path):
             TypeError,
             r"obs\['action_mask'\] has dtype float64, which is no bool",
         ),
+        ("feedforward", (np.zeros(3), {}), TypeError, r"^obs is a tuple of .* Write obs, info = env.reset\(\)"),
+        (
+            "masked",
+            ({"allowed": np.zeros(4)}, {}),
+            TypeError,
+            r"^obs is a tuple of .* keys .*allowed.* Write obs, info",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, obs, error, message, tmp_path):
@@ -274,6 +281,19 @@ def test_a_memory_of_other_environments_is_not_used(tmp_path):
     policy.reset()
     policy.predict(obs[0])
     policy.reset(np.True_)
+
+
+def test_a_policy_that_remembers_nothing_refuses_the_same_masks(tmp_path):
+    _, policy = trained("feedforward", tmp_path)
+    with pytest.raises(TypeError, match=r"mask has dtype torch.int64. Accepted: bool"):
+        policy.reset(3)
+    policy.reset(np.zeros(5, bool))  # how many there will be is not known yet
+    policy.predict(np.zeros((N, 3)))
+    policy.reset(np.zeros(N, bool))
+    with pytest.raises(ValueError, match=r"mask has shape \(5,\), the policy acts for 6 environment\(s\)"):
+        policy.reset(np.zeros(5, bool))
+    policy.reset()
+    policy.reset(np.zeros(5, bool))
 
 
 def test_the_state_starts_anew_as_often_as_in_training(tmp_path):
@@ -359,6 +379,10 @@ def test_a_run_folder_will_do(tmp_path):
     assert again.predict([0.1, 0.2, 0.3]) == policy.predict([0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match=r"RUN=.*none is no run"):
         rl8.load_policy(tmp_path / "none")
+    with pytest.raises(TypeError, match=r"RUN=3 is no path. Accepted: text, or a pathlib.Path"):
+        rl8.load_policy(3)
+    with pytest.raises(ValueError, match=r"device='gpu' is no device. Accepted: cpu, cuda.* Try device='cpu'"):
+        rl8.load_policy(tmp_path, device="gpu")
 
 
 def test_tensordicts_give_tensordicts(tmp_path):
