@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from omegaconf import OmegaConf
 
-from rl8 import jobs, launch, runs
+from rl8 import jobs, launch, runs, seeds
 from rl8.checks import MAX_SEED, check_path, check_range, is_mistake
 from rl8.config.compose import explain, unknown_key
 from rl8.config.schema import Goal, Part, Plan, options
@@ -138,11 +138,14 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
         raise ValueError("env_cls is missing. Accepted: a class's dotted name. Add env_cls: rl8.env.CartPole.")
     env_cls = check_target("env_cls", content["env_cls"])
     recurrent = convert("recurrent", content.get("recurrent", False), bool, False)
-    seed = convert("seed", content.get("seed", 1), int, 1)
-    check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
+    given = convert("seed", content.get("seed"), int | None, 1)
+    check_range("seed", given, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
     ppo = {name: content[name] for name in _PPO if name in content}
     checked = options("algo", ppo, Hyperparameters)
-    trainer = {"experiment_name": env_cls} | {name: content[name] for name in _RUN if name in content}
+    run = {"experiment_name": env_cls} | {name: content[name] for name in _RUN if name in content}
+    trainer = options("trainer", run, TrainerSettings)
+    own = seeds.settled(trainer, given)
+    seed = 1 if own is None else own
     algorithm = "rl8.ppo.algorithm.RecurrentAlgorithm" if recurrent else "rl8.ppo.algorithm.Algorithm"
     optimizer = _part("optimizer", content, "torch.optim.Adam")
     assert optimizer is not None
@@ -155,11 +158,12 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
         model=_part("model", content, "rl8.models.LSTMModel" if recurrent else "rl8.models.MLPModel"),
         distribution=_part("distribution", content, None),
         stop=stop,
-        trainer=options("trainer", trainer, TrainerSettings),
+        trainer=trainer,
         device=options("device", {"device": content.get("device", "cpu")}, DeviceSettings),
         goal=Goal(env_steps=None, metric=EVAL_RETURNS_MEAN),
         seed=seed,
         config={**content, "seed": seed, "recurrent": recurrent, "max_steps": max_steps},
+        reseeds=given is not None,
     )
 
 

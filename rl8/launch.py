@@ -285,6 +285,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         overrides=overrides,
         stop_conditions=[] if condition is None else [condition],
         callbacks=[cls(**part.options) for cls, part in zip(chosen.callbacks, plan.callbacks, strict=True)],
+        seed=plan.seed if plan.reseeds and plan.trainer.branch is not None else None,
         **asdict(settings),
     )
     if plan.goal.metric not in (known := trainer.metric_names):

@@ -105,4 +105,4 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
         for key in ("branch", "init_from", "output_dir"):
             cfg.trainer[key] = None
         cfg.trainer.resume = str(found.file)
-        return check(cfg, base)
+        return check(cfg, base, [each.key_or_group for each in overrides if each.key_or_group not in GROUPS])

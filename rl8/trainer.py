@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from rl8 import data, runs
+from rl8 import data, runs, seeds
 from rl8.callbacks import Callback, Callbacks
 from rl8.checkpoint import (
     Saved,
@@ -92,6 +92,7 @@ class Trainer:
         stop_conditions: When `run` ends by default: as soon as one is met; none runs until interrupted.
         callbacks: The user's own code in the loop; see `rl8.callbacks.Callback`.
         seed: Of all random numbers, an integer >= 0: the same seed on a CPU repeats a run exactly. None leaves torch's.
+            A run that goes on (`resume`) takes no other than its own; `branch` draws from it after the checkpoint.
         **options: Those of `Algorithm` and `TrainerSettings`.
 
     Attributes:
@@ -125,8 +126,9 @@ class Trainer:
         self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
         writers.check(self.settings)
         check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
+        self._seed = seeds.settled(self.settings, seed)
         if isinstance(env, Algorithm):
-            late = [*given, *(["seed"] if seed is not None else [])]
+            late = [*given, *(["seed"] if seed is not None and self.settings.branch is None else [])]
             if late:
                 raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
             self.algorithm = env
@@ -136,7 +138,6 @@ class Trainer:
                 torch.manual_seed(seed)
             self.algorithm = self.algorithm_cls(env, **given)
         self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
-        self._seed = seed
         self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
         check_keys(self.stop_conditions, self.metric_names, evaluates=True)  # `run` may be told to evaluate
@@ -161,7 +162,7 @@ class Trainer:
         check_savable(self.algorithm)
         self._evaluator: Evaluator | None = None
         self._origin: str | None = None
-        self._resumed, own = self._begin_from()
+        self._resumed, own = self._begin_from(seed)
         self.files = RunFiles(self.settings, self.algorithm, own)
         self._films = films.Films()
         self.files.best = self._resumed.extra.get("best") if self._resumed else None
@@ -617,8 +618,11 @@ class Trainer:
             text = re.sub(r"\benv_config\b", "trainer.env_config", str(error))
             raise ValueError(f"trainer.env_config={as_text(config)} is refused: {text}") from error
 
-    def _begin_from(self) -> tuple[Saved | None, Path | None]:
+    def _begin_from(self, seed: int | None) -> tuple[Saved | None, Path | None]:
         """Take what the settings say the run begins from; return a checkpoint's content, and the folder it goes on in.
+
+        Args:
+            seed: Of a branch's own random numbers; None goes on with the checkpoint's.
 
         Raises:
             ValueError: If there is no such run, or it does not fit.
@@ -639,6 +643,9 @@ class Trainer:
             _check_last(found)
         saved = read_checkpoint(found.file, key=key)
         restore(saved, self.algorithm, key=key)
+        if name == "branch" and seed is not None:
+            torch.manual_seed(seed)
+            world.part_random_numbers()
         self._notes += [f"{reason} Going on from {saved.file.name}." for reason in saved.skipped]
         self._notes += [note] if (note := lost_processes(saved)) else []
         self._configure_anew(saved)

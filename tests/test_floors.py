@@ -20,7 +20,7 @@ FLOORS = [
     {"rollout"},
     {"execution"},
     {"ppo"},
-    {"checkpoint", "reported", "runs", "stored", "tracking", "view"},
+    {"checkpoint", "reported", "runs", "seeds", "stored", "tracking", "view"},
     {"files", "parts", "trainer"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]
@@ -48,6 +48,7 @@ TORCH_FREE = [
     "ppo.schedules",
     "resume",
     "runs",
+    "seeds",
     "settings",
     "sweeps.folder",
     "sweeps.job",

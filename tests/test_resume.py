@@ -63,6 +63,27 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
         assert message in capfd.readouterr().err
 
 
+def test_a_seed_is_refused_on_going_on_and_acts_on_a_branch(capfd):
+    words = [*SMALL, *QUIET, "trainer.track=false"]
+    assert main([*words, "trainer.output_dir=outputs/a", "goal.env_steps=32", "seed=3"]) == 0
+    more = [*words, "goal.env_steps=64", "trainer.render=false"]
+    for command in (["resume", "outputs/a", "seed=5"], [*more, "trainer.resume=outputs/a", "seed=5"]):
+        capfd.readouterr()
+        assert main(command) == 2
+        assert "no seed, or seed=3, that of the run. For a new run from there " in (said := capfd.readouterr().err)
+        assert "try trainer.branch=outputs/a seed=5." in said
+    for name, seed in (("five", ["seed=5"]), ("one", ["seed=1"]), ("none", []), ("again", ["seed=5"])):
+        assert main([*more, "trainer.branch=outputs/a", f"trainer.output_dir=outputs/{name}", *seed]) == 0
+    drawn = {name: state(f"outputs/{name}")["execution"]["rng"].tolist() for name in ("five", "one", "none", "again")}
+    assert drawn["five"] == drawn["again"]
+    assert drawn["five"] != drawn["one"] != drawn["none"] != drawn["five"]
+    assert [runs.find(f"outputs/{name}", "policy").config()["seed"] for name in drawn] == [5, 1, 3, 5]
+    assert main([*more, "trainer.resume=outputs/a"]) == 0
+    assert state()["execution"]["rng"].tolist() == drawn["none"]
+    assert runs.find("outputs/a", "policy").config()["seed"] == 3
+    assert main(["resume", "outputs/a", "seed=3"]) == 0  # the run's own
+
+
 def test_a_run_of_python_says_how_to_go_on(capfd):
     folder = runs.claim(runs.OUTPUTS / "python")
     (folder / "checkpoint.pt").touch()

@@ -622,6 +622,35 @@ def test_a_branch_is_a_run_of_its_own():
     assert read_checkpoint("a/checkpoint.pt").algorithm["counters"]["iterations"] == 2
 
 
+def begun(how, seed=None, env=Endless):
+    trainer = Trainer(env, **{how: "a"}, seed=seed, **QUIET)
+    trainer.run(stop_conditions=[EnvSteps(4 * BATCH)])
+    return trainer
+
+
+def test_a_seed_acts_on_what_begins_from_another_run():
+    first = Trainer(Endless, output_dir="a", seed=3, **QUIET)
+    first.run(stop_conditions=[EnvSteps(2 * BATCH)])
+    runs = {(how, seed): begun(how, seed) for how in ("branch", "init_from") for seed in (5, 6)}
+    last = [weights(run.algorithm) for run in (*runs.values(), begun("branch"))]
+    assert len({tuple(each.tolist()) for each in last}) == 5
+    assert torch.equal(weights(begun("branch", 5).algorithm), last[0])
+    assert torch.equal(weights(begun("branch").algorithm), last[-1])
+    ready = Trainer(Algorithm(Endless, num_envs=8, horizon=8, model_config={"hiddens": [16]}), branch="a", seed=5)
+    assert torch.initial_seed() == 5
+    assert ready.config["seed"] == 5
+    assert [begun("branch", seed).config["seed"] for seed in (5, None)] == [5, 3]
+    with pytest.raises(ValueError, match=r"^seed=5 would have no.*no seed, or seed=3, .*try trainer.branch=a seed=5"):
+        Trainer(Endless, resume="a", seed=5, **QUIET)
+    Trainer(Endless, output_dir="none", **QUIET).run(stop_conditions=[EnvSteps(BATCH)])
+    with pytest.raises(ValueError, match=r"^seed=5 would have no.* Accepted: no seed\. For a new run"):
+        Trainer(Endless, resume="none", seed=5, **QUIET)
+    resumed = Trainer(Endless, resume="a", seed=3, **QUIET)  # the command that began it, typed again
+    resumed.run(stop_conditions=[EnvSteps(4 * BATCH)])
+    assert resumed.config["seed"] == begun("resume").config["seed"] == 3
+    assert torch.equal(weights(resumed.algorithm), last[-1])
+
+
 def test_a_run_starts_from_a_policy_in_other_physics():
     first = Trainer(Endless, output_dir="a", normalize_obs=True, **QUIET)
     first.run(stop_conditions=[EnvSteps(2 * BATCH)])

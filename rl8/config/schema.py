@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rl8 import seeds
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
 from rl8.config.compose import explain, resolvable, root_file, unknown_key
 from rl8.config.effects import idle
@@ -105,6 +106,7 @@ class Plan:
         idle: Those of them that have no effect, with the reason, as far as it is known before anything is built.
         notes: What is worth a line before training.
         source: All of it as YAML, interpolations as they were written, to go on from.
+        reseeds: Whether the seed was given, so that a branch draws from it rather than from where its checkpoint was.
     """
 
     env: Part
@@ -123,6 +125,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     callbacks: tuple[Part, ...] = ()
     source: str | None = None
+    reseeds: bool = False
 
 
 def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> Plan:
@@ -151,15 +154,19 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     if OmegaConf.select(cfg, "algo.optimizer") is None:  # a schedule may refer to its rate
         raise ValueError(_no_target("algo.optimizer"))
     config, before = _plain(cfg), _plain(reference, lenient=True)
-    algo = dict(config["algo"])
-    optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
+    trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     seed = convert("seed", config.get("seed"), int, 1)
     check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
+    own = seeds.settled(trainer, seed if "seed" in typed else None)
+    if own is not None and own != seed:  # that of the run that this one begins from
+        OmegaConf.update(cfg, "seed", own)
+        config, seed = _plain(cfg), own
+    algo = dict(config["algo"])
+    optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     goal = options("goal", config["goal"], Goal, before=before.get("goal"))
     network = _network(config["network"])
     algo["schedules"] = ended(algo.get("schedules"), goal.env_steps)
     hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",), before=before.get("algo")))
-    trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     device = options("device", config["device"], DeviceSettings, before=before.get("device"))
     parts = {key: part(key, config[key], before.get(key)) for key in ("env", "model", "distribution")}
     parts["algo.optimizer"] = part("algo.optimizer", optimizer, before.get("algo", {}).get("optimizer"))
@@ -192,6 +199,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         idle=idle(changed, Hyperparameters(**hparams), config, cfg),
         notes=tuple(_notes(cfg, changed, config, device)),
         source=OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])),
+        reseeds="seed" in typed,
     )
 
 

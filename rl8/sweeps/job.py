@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from rl8 import launch, runs
 from rl8.checks import is_mistake
-from rl8.config.compose import checked, prepare
+from rl8.config.compose import checked, prepare, typed
 from rl8.config.schema import Plan, check
 from rl8.guest import torch_settings, variable
 from rl8.jobs import quoted, say
@@ -90,7 +90,7 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
     trainer = plan = None
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
-        plan = _placed(check(*checked(words, str(settings.job.config_name))), settings, folder)
+        plan = _placed(check(*checked(words, str(settings.job.config_name)), typed(words)), settings, folder)
         if launcher.is_wanted(plan.device):
             outcome = _in_processes(plan, settings, folder)
             return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None

@@ -13,6 +13,7 @@ from rl8.config import compose
 from rl8.config.schema import Plan, check
 from rl8.launch import locate
 from rl8.runs import Found, find
+from rl8.settings import ORIGINS
 
 if TYPE_CHECKING:
     from rl8.env import Env
@@ -125,6 +126,8 @@ def horizon_of(plan: Plan) -> int:
 
 def _updated(base: DictConfig, overrides: Sequence[Override]) -> DictConfig:
     cfg = base.copy()
+    for name in ORIGINS:  # what was trained is there
+        OmegaConf.update(cfg, f"trainer.{name}", None, force_add=True)
     for override in overrides:
         key = override.key_or_group
         if key in compose.GROUPS:
