@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rl8 import __version__
 from rl8.checks import unknown
 from rl8.config import compose
+from rl8.config.keys import check_key
 from rl8.guest import command_line
 from rl8.parallel import launched, launcher
 from rl8.tracking.secrets import redacted
@@ -297,7 +298,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ValueError("--cfg prints one config, -m makes many. Accepted: one of the two. Try it without -m.")
     with compose.composer():
         if args.package:
-            compose.check_key(args.package, None, compose.checked(words, args.config_name)[0])
+            check_key(args.package, None, compose.checked(words, args.config_name)[0])
         settings, plans = _check_jobs(words, args.config_name, args.multirun)
         is_sweep = settings.mode == RunMode.MULTIRUN
         folder = compose.folder_of(settings, "sweep.dir" if is_sweep else "run.dir")

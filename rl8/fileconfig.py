@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 
 from rl8 import jobs, launch, runs, seeds
 from rl8.checks import MAX_SEED, check_path, check_range, is_mistake
-from rl8.config.compose import explain, unknown_key
+from rl8.config.compose import explain
+from rl8.config.keys import unknown_key
 from rl8.config.schema import Goal, Part, Plan, options
 from rl8.config.targets import check_target
 from rl8.data import EVAL_RETURNS_MEAN

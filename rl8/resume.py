@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rl8 import launch, runs
 from rl8.config import compose
+from rl8.config.keys import check_key
 from rl8.config.schema import Plan, check
 from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
@@ -98,7 +99,7 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
             if key in GROUPS:
                 continue
             if not override.is_add() and not override.is_force_add():
-                compose.check_key(key, str(override.input_line).partition("=")[2], base)
+                check_key(key, str(override.input_line).partition("=")[2], base)
             if override.is_delete():
                 raise ValueError(f"{override.input_line!r} removes a key. Accepted: {key}=<value>.")
             OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)

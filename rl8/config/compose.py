@@ -11,7 +11,6 @@ import copy
 import functools
 import itertools
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rl8 import names
 from rl8.checks import check_path, closest
 from rl8.config.files import check_endings, check_file
+from rl8.config.keys import check_key, paths
 from rl8.guest import root_logging
 from rl8.kinds import as_text
 
@@ -208,7 +208,7 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     own = [override for override in plain if override.is_hydra_override() and not _is_group(override)]
     root = _from_files(config_name, choices_made)
     for override in own:
-        _check_single(override, root)
+        check_single(override, root)
     steering = [*(str(override.input_line) for override in own), *(["hydra.mode=MULTIRUN"] if multirun else [])]
     if steering:
         root = _composed(config_name, [*choices_made, *steering])
@@ -262,7 +262,7 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
     reference = _from_files(config_name, tuple(str(override.input_line) for override in groups))
     for override in parsed:
         if override not in groups:
-            _check_single(override, reference)
+            check_single(override, reference)
     # `_from_files` keeps what it returns
     return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 
@@ -290,7 +290,7 @@ def from_files(words: Sequence[str]) -> DictConfig:
 def namesake(name: str) -> str | None:
     """Return the key that is called so, or that another library calls so; None if there is none."""
     with composer():
-        found = [path for path in _paths(from_files([])) if path.rpartition(".")[2] == name]
+        found = [path for path in paths(from_files([])) if path.rpartition(".")[2] == name]
     return found[0] if found else names.ours(name)
 
 
@@ -300,8 +300,16 @@ def typed(overrides: Sequence[str]) -> list[str]:
     return [item.key_or_group for item in parsed if not _is_group(item) and not item.is_hydra_override()]
 
 
-def _check_single(override: Override, reference: DictConfig) -> None:
-    """Refuse what adds a key that is there, or changes or removes one that is not; `reference` is the files' config."""
+def check_single(override: Override, reference: DictConfig) -> None:
+    """Refuse what adds a key that is there, or changes or removes one that is not.
+
+    Args:
+        override: What was typed.
+        reference: What there is: the config that the chosen files make, or a run's.
+
+    Raises:
+        ValueError: If it is one of these.
+    """
     key, line = override.key_or_group, override.input_line
     if override.is_delete() and override.is_hydra_override():
         raise ValueError(f"{line!r}: Hydra's own keys can't be removed. Accepted: a value. Try {key}=<value>.")
@@ -437,48 +445,6 @@ def explain(error: BaseException) -> str:
     return f"{text} {explain(cause)}".strip() if cause is not None else text
 
 
-def check_key(key: str, value: str | None, reference: DictConfig, mark: str = "") -> None:
-    """Refuse a key that a config does not have, naming the nearest one that it has.
-
-    Args:
-        key: Dotted name, as typed.
-        value: What was to be set, as typed; None where nothing was.
-        reference: The config that the chosen files make.
-        mark: What stood before the key.
-
-    Raises:
-        ValueError: If there is no such key.
-    """
-    parts = key.split(".")
-    node: Any = reference
-    for depth, part in enumerate(parts):
-        if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif OmegaConf.is_dict(node) and part in list(node.keys()):  # `in node` denies what is missing (???)
-            if depth == len(parts) - 1:
-                return  # its value may refer to what only a job knows
-            if OmegaConf.is_interpolation(node, part):
-                _check_followed(parts, depth, node, value)
-            node = None if OmegaConf.is_missing(node, part) else node[part]
-        else:
-            raise ValueError(_no_key(parts, depth, node, reference, value, mark))
-
-
-def _check_followed(parts: Sequence[str], depth: int, node: Any, value: str | None) -> None:
-    """Refuse to set a part of what follows another key: it has no parts of its own."""
-    raw = OmegaConf.to_container(node, resolve=False)
-    followed = str(raw[parts[depth]]) if isinstance(raw, dict) else ""
-    key, parent = ".".join(parts), ".".join(parts[: depth + 1])
-    source = re.fullmatch(r"\$\{([\w.]+)\}", followed)
-    if value is None or source is None:
-        return
-    advice = ".".join([source[1], *parts[depth + 1 :]])
-    raise ValueError(
-        f"{key}={value}: {parent} follows {source[1]} and has no entries of its own. Accepted: a value for {parent} "
-        f"itself, or one for {advice}. Try {advice}={shlex.quote(value)}."
-    )
-
-
 def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
     """Return the message for an option that a group does not have."""
     if group == "device" and value.startswith("cuda:"):
@@ -486,21 +452,6 @@ def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
     near = {"gpu": "cuda"}.get(value) if group == "device" else closest(value, known)
     guess = f" Did you mean {group}={near}?" if near else ""
     return f"{group}={value} is unknown.{guess} Accepted: {', '.join(known)}."
-
-
-def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None = None) -> str:
-    """Return the message for a key that is not among the `known` ones under `parent`.
-
-    Args:
-        key: The key, as typed.
-        parent: Where it was looked for; empty for the top.
-        known: The keys that are there.
-        guess: What it was meant to be; by default the nearest known one.
-    """
-    near = closest(key.rpartition(".")[2], known)
-    guess = guess or (near and f"{parent}.{near}".lstrip("."))
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    return f"Unknown key {key!r}.{hint} Accepted{f' in {parent}' if parent else ''}: {', '.join(known)}."
 
 
 def _loader() -> ConfigLoader:
@@ -582,49 +533,6 @@ def _check_ambiguity(choices: Mapping[str, Any]) -> None:
                 f"{group}={name} is ambiguous: {files[-1]} has the name of an option of rl8's own. Accepted: names "
                 f"that rl8 does not have. Rename it, e.g. my_{name}.yaml, and type {group}=my_{name}."
             )
-
-
-def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str | None, mark: str) -> str:
-    key, parent, rest = ".".join(parts), ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
-    if not OmegaConf.is_dict(node):
-        # a mapping where there is none yet, and else what is there
-        nested = f"'{parent}={{{'.'.join(parts[depth:])}: {value}}}'"
-        adds = node is None and depth == len(parts) - 1 and value is not None
-        advice = nested if adds else f"{parent}={shlex.quote(as_text(node))}"
-        return (
-            f"Unknown key {key!r}: {parent} is {as_text(node)}, which has no keys. Accepted: a value for {parent} "
-            f"itself. Try {advice}."
-        )
-    known = [str(name) for name in node if name != "hydra"]
-    namesakes = [path for path in _paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
-    near = closest(parts[depth], known)
-    translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
-    guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
-    if guess and "=" in guess:
-        return f"Unknown key {key!r}. Try {guess}."
-    if "_target_" in node and depth == len(parts) - 1 and not guess and value is not None:
-        return (
-            f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
-            f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
-        )
-    advice = f"{mark}{guess}"
-    if value is not None:
-        advice += f"={value}"
-    if any(letter.isspace() for letter in advice):
-        advice = shlex.quote(advice)
-    # a group's keys have values; what is null is not removed
-    typeable = guess and (value is None or not OmegaConf.is_dict(reference.get(guess)))
-    typeable = typeable and not (mark == "~" and OmegaConf.select(reference, str(guess)) is None)
-    return unknown_key(key, parent, known, guess) + (f" Try {advice}." if typeable else "")
-
-
-def _paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key in node:
-        if prefix or key != "hydra":
-            value = None if OmegaConf.is_missing(node, key) else node[key]
-            yield f"{prefix}{key}"
-            if isinstance(value, Mapping):
-                yield from _paths(value, f"{prefix}{key}.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import seeds
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
-from rl8.config.compose import explain, resolvable, root_file, unknown_key
+from rl8.config.compose import explain, resolvable, root_file
 from rl8.config.effects import idle
+from rl8.config.keys import unknown_key
 from rl8.config.targets import check_target
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters

@@ -1,0 +1,115 @@
+"""Keys that a config does not have: what is said about them, with the nearest one that it has."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rl8 import names
+from rl8.checks import closest
+from rl8.kinds import as_text
+
+
+def check_key(key: str, value: str | None, reference: DictConfig, mark: str = "") -> None:
+    """Refuse a key that a config does not have, naming the nearest one that it has.
+
+    Args:
+        key: Dotted name, as typed.
+        value: What was to be set, as typed; None where nothing was.
+        reference: The config that the chosen files make.
+        mark: What stood before the key.
+
+    Raises:
+        ValueError: If there is no such key.
+    """
+    parts = key.split(".")
+    node: Any = reference
+    for depth, part in enumerate(parts):
+        if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif OmegaConf.is_dict(node) and part in list(node.keys()):  # `in node` denies what is missing (???)
+            if depth == len(parts) - 1:
+                return  # its value may refer to what only a job knows
+            if OmegaConf.is_interpolation(node, part):
+                _check_followed(parts, depth, node, value)
+            node = None if OmegaConf.is_missing(node, part) else node[part]
+        else:
+            raise ValueError(_no_key(parts, depth, node, reference, value, mark))
+
+
+def _check_followed(parts: Sequence[str], depth: int, node: Any, value: str | None) -> None:
+    """Refuse to set a part of what follows another key: it has no parts of its own."""
+    raw = OmegaConf.to_container(node, resolve=False)
+    followed = str(raw[parts[depth]]) if isinstance(raw, dict) else ""
+    key, parent = ".".join(parts), ".".join(parts[: depth + 1])
+    source = re.fullmatch(r"\$\{([\w.]+)\}", followed)
+    if value is None or source is None:
+        return
+    advice = ".".join([source[1], *parts[depth + 1 :]])
+    raise ValueError(
+        f"{key}={value}: {parent} follows {source[1]} and has no entries of its own. Accepted: a value for {parent} "
+        f"itself, or one for {advice}. Try {advice}={shlex.quote(value)}."
+    )
+
+
+def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None = None) -> str:
+    """Return the message for a key that is not among the `known` ones under `parent`.
+
+    Args:
+        key: The key, as typed.
+        parent: Where it was looked for; empty for the top.
+        known: The keys that are there.
+        guess: What it was meant to be; by default the nearest known one.
+    """
+    near = closest(key.rpartition(".")[2], known)
+    guess = guess or (near and f"{parent}.{near}".lstrip("."))
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return f"Unknown key {key!r}.{hint} Accepted{f' in {parent}' if parent else ''}: {', '.join(known)}."
+
+
+def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str | None, mark: str) -> str:
+    key, parent, rest = ".".join(parts), ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
+    if not OmegaConf.is_dict(node):
+        # a mapping where there is none yet, and else what is there
+        nested = f"'{parent}={{{'.'.join(parts[depth:])}: {value}}}'"
+        adds = node is None and depth == len(parts) - 1 and value is not None
+        advice = nested if adds else f"{parent}={shlex.quote(as_text(node))}"
+        return (
+            f"Unknown key {key!r}: {parent} is {as_text(node)}, which has no keys. Accepted: a value for {parent} "
+            f"itself. Try {advice}."
+        )
+    known = [str(name) for name in node if name != "hydra"]
+    namesakes = [path for path in paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
+    near = closest(parts[depth], known)
+    translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
+    guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
+    if guess and "=" in guess:
+        return f"Unknown key {key!r}. Try {guess}."
+    if "_target_" in node and depth == len(parts) - 1 and not guess and value is not None:
+        return (
+            f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
+            f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
+        )
+    advice = f"{mark}{guess}"
+    if value is not None:
+        advice += f"={value}"
+    if any(letter.isspace() for letter in advice):
+        advice = shlex.quote(advice)
+    # a group's keys have values; what is null is not removed
+    typeable = guess and (value is None or not OmegaConf.is_dict(reference.get(guess)))
+    typeable = typeable and not (mark == "~" and OmegaConf.select(reference, str(guess)) is None)
+    return unknown_key(key, parent, known, guess) + (f" Try {advice}." if typeable else "")
+
+
+def paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a config by its dotted name, those of Hydra left out."""
+    for key in node:
+        if prefix or key != "hydra":
+            value = None if OmegaConf.is_missing(node, key) else node[key]
+            yield f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                yield from paths(value, f"{prefix}{key}.")
