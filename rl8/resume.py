@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from rl8 import launch, runs
 from rl8.config import compose
-from rl8.config.keys import check_key
 from rl8.config.schema import Plan, check
 from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
@@ -98,10 +97,9 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
             key = override.key_or_group
             if key in GROUPS:
                 continue
-            if not override.is_add() and not override.is_force_add():
-                check_key(key, str(override.input_line).partition("=")[2], base)
             if override.is_delete():
                 raise ValueError(f"{override.input_line!r} removes a key. Accepted: {key}=<value>.")
+            compose.check_single(override, base)
             OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
         for key in ("branch", "init_from", "output_dir"):
             cfg.trainer[key] = None

@@ -55,6 +55,7 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
         (["nowhere"], "rl8: RUN=nowhere is no run. Accepted: a run's folder"),
         (["latest", "env=cartpole"], "'env=cartpole' would make it another run. Accepted: stop, callbacks, trainer, "),
         (["latest", "algo.gama=1"], "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?"),
+        (["latest", "+algo.gamma=1"], "adds algo.gamma, which is there already. "),
         (["latest", "algo.gamma=0.5,0.9"], "gives several values. Accepted: one value; a run goes on once"),
         (["latest", "algo.horizon=8"], "algo.horizon=8 differs from the checkpoint's. Try algo.horizon=4"),
         (["latest", "network.hiddens=[4]"], "the networks' shapes differ"),

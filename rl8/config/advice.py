@@ -5,13 +5,16 @@ Whoever writes a message knows a key and a value, and not how the key came to be
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rl8 import runs
 from rl8.config import compose
 from rl8.kinds import as_text
 
@@ -41,7 +44,7 @@ def typeable(message: str, words: Sequence[str]) -> str:
         return message
     try:
         with compose.composer():
-            reference = compose.from_files([word for word in words if not word.startswith("-")])
+            reference = _of_a_run(words) or compose.from_files([word for word in words if not word.startswith("-")])
     except ValueError:
         return message  # which files there are is what the message is about
 
@@ -59,6 +62,23 @@ def typeable(message: str, words: Sequence[str]) -> str:
         return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, advice))
 
     return _TRY.sub(written, message)
+
+
+def _of_a_run(words: Sequence[str]) -> DictConfig | None:
+    """Return the config of the run whose command was typed, with the groups that are typed besides; None without."""
+    if words[:1] not in (["resume"], ["eval"], ["play"]):
+        return None
+    for word in words[1:]:
+        with contextlib.suppress(ValueError):
+            config = runs.find(word, "policy").config()
+            if config is not None:
+                reference: Any = OmegaConf.create(config)
+                groups = [word for word in words[1:] if word.partition("=")[0] in compose.GROUPS]
+                chosen: Any = compose.from_files(groups)
+                for group in {word.partition("=")[0] for word in groups}:
+                    reference[group] = chosen[group]
+                return cast(DictConfig, reference)
+    return None
 
 
 def _has(reference: DictConfig, key: str) -> bool:

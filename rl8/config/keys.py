@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 
 from rl8 import names
 from rl8.checks import closest
 from rl8.kinds import as_text
+
+# Parts whose every option is listed in rl8's own file: a plus sign would add nothing.
+CLOSED: Final = ("algo",)
 
 
 def check_key(key: str, value: str | None, reference: DictConfig, mark: str = "") -> None:
@@ -89,10 +92,10 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
     if guess and "=" in guess:
         return f"Unknown key {key!r}. Try {guess}."
-    if "_target_" in node and depth == len(parts) - 1 and not guess and value is not None:
+    if "_target_" in node and parent not in CLOSED and depth == len(parts) - 1 and not guess and value is not None:
         return (
             f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
-            f"another option of the class {node['_target_']}, with a plus sign. Try +{key}={value}."
+            f"with a plus sign what else the class {node['_target_']} takes: +{key}={value} if it takes that."
         )
     advice = f"{mark}{guess}"
     if value is not None:

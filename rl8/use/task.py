@@ -10,7 +10,6 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from rl8.config import compose
-from rl8.config.keys import check_key
 from rl8.config.schema import Plan, check
 from rl8.launch import locate
 from rl8.runs import Found, find
@@ -133,8 +132,7 @@ def _updated(base: DictConfig, overrides: Sequence[Override]) -> DictConfig:
         key = override.key_or_group
         if key in compose.GROUPS:
             continue
-        if not override.is_add() and not override.is_force_add():
-            check_key(key, str(override.input_line).partition("=")[2], base)
+        compose.check_single(override, base)
         OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
     return cfg
 

@@ -28,3 +28,20 @@ from rl8.config.advice import typeable
 )
 def test_advice_has_a_plus_sign_where_no_file_has_the_key(program, message, words, expected):
     assert typeable(message, words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["resume", "old", "env.forse=1"], "Try env.force=1 +env.push=2."),
+        (["eval", "nowhere", "old", "--no-log"], "Try env.force=1 +env.push=2."),
+        (["play", "old", "env=pendulum"], "Try +env.force=1 +env.push=2."),
+        (["eval", "nowhere"], "Try +env.force=1 +env.push=2."),
+        (["train", "old"], "Try +env.force=1 +env.push=2."),
+    ],
+)
+def test_what_a_run_has_needs_no_plus_sign_there(program, words, expected):
+    (program / "old").mkdir()
+    (program / "old" / "checkpoint.pt").touch()
+    (program / "old" / "config.yaml").write_text("env:\n  _target_: wall.Wall\n  force: 3.0\n")
+    assert typeable("Try env.force=1 env.push=2.", words) == expected
