@@ -151,14 +151,17 @@ def options(group: str) -> dict[str, str]:
 
 
 def option_with(group: str, target: str) -> str | None:
-    """Return the option of a group whose file names a class, None if there is none."""
+    """Return the option of a group whose file names a class: the one called like it, else the only one; or None."""
+    found = []
     for folder in folders():
         for path in sorted((folder / group).glob("*.yaml")):
             with contextlib.suppress(Exception):  # a file of the user's that is not chosen may be anything
                 content: Any = OmegaConf.to_container(OmegaConf.load(path))
                 if {"_target_": target}.items() <= (content.get(group) or content).items():
-                    return path.stem
-    return None
+                    found.append(path.stem)
+    called = {part.replace("_", "").lower() for part in target.split(".")[-2:]}
+    named = [option for option in found if option.replace("_", "").lower() in called]
+    return named[0] if named else found[0] if len(found) == 1 else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ import importlib.util
 import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def check_target(key: str, target: object) -> str:
     spec, depth = _find_module(parts)
     names = _defined_names(spec)
     if depth == len(parts):
-        classes = _classes(names or [])
+        classes = _classes(names or {})
         only = classes[0] if len(classes) == 1 else "<Class>"
         raise ValueError(
             f"{key}={target!r} is a module. Accepted: a class in it{': ' * bool(classes)}{', '.join(classes)}. "
@@ -52,7 +52,7 @@ def check_target(key: str, target: object) -> str:
         )
     if depth == 0 or (names is not None and parts[depth] not in names):
         is_class = depth == len(parts) - 1
-        raise ValueError(_no_name(key, parts, depth, names or []) if is_class else _no_module(key, parts, depth, spec))
+        raise ValueError(_no_name(key, parts, depth, names or {}) if is_class else _no_module(key, parts, depth, spec))
     return target
 
 
@@ -75,44 +75,46 @@ def _find_module(parts: Sequence[str]) -> tuple[ModuleSpec | None, int]:
     return spec, depth
 
 
-def _defined_names(spec: ModuleSpec | None) -> list[str] | None:
-    """Return the top-level names of a module's source; None if only running it can tell."""
+def _defined_names(spec: ModuleSpec | None) -> dict[str, bool] | None:
+    """Return the top-level names of a module's source, true for its own classes; None if only running it can tell."""
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None  # the import will say what is wrong, with the line
-    names: list[str] = []
+    names: dict[str, bool] = {}
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            names.append(node.name)
+            names[node.name] = isinstance(node, ast.ClassDef)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names += [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+            names |= {(alias.asname or alias.name).split(".")[0]: False for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
+            names[node.id] = False
         else:
             pending += ast.iter_child_nodes(node)
     # a module with __getattr__ or a star import has names that its text does not show
-    return None if {"*", "__getattr__"} & set(names) else names
+    return None if {"*", "__getattr__"} & names.keys() else names
 
 
-def _no_name(key: str, parts: Sequence[str], depth: int, names: Sequence[str]) -> str:
+def _no_name(key: str, parts: Sequence[str], depth: int, names: Mapping[str, bool]) -> str:
     module, name = ".".join(parts[:depth]), parts[depth]
-    public = sorted({name for name in names if not name.startswith("_")})
-    near = closest(name, public)
+    public = sorted(name for name in names if not name.startswith("_"))
+    near = closest(name, _classes(names)) or closest(name, public)
     group = key.removesuffix("._target_")
-    option = option_with(group, f"{module}.{near}") if near else None
+    # a file of the user's own names the class wrongly: another option would leave out what else it says
+    option = option_with(group, f"{module}.{near}") if near and parts[0] == "rl8" else None
     advice = f" Try {f'{group}={option}' if option else f'{key}={module}.{near}'}." if near else ""
     accepted = ", ".join(_classes(names) or public) or "nothing"
     return f"{key}={'.'.join(parts)!r}: module {module!r} has no {name!r}. Accepted: {accepted}.{advice}"
 
 
-def _classes(names: Sequence[str]) -> list[str]:
-    """Return the names that look like classes of a module's own, sorted."""
-    return sorted({name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name)} - {*typing.__all__})
+def _classes(names: Mapping[str, bool]) -> list[str]:
+    """Return the classes that a module defines, else, as of a package, the names that look like some; sorted."""
+    own = sorted(name for name, defined in names.items() if defined and not name.startswith("_"))
+    return own or sorted({name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name)} - {*typing.__all__})
 
 
 def _no_module(key: str, parts: Sequence[str], depth: int, spec: ModuleSpec | None) -> str:

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from rl8.config.compose import option_with
 from rl8.config.targets import check_target
 
 
@@ -17,6 +18,9 @@ def modules(workdir, monkeypatch):
         "try:\n    limit: int = 3\nexcept ValueError:\n    pass\n"
         "def make(num_envs):\n    hidden = 1\n"
     )
+    (workdir / "my_wall.py").write_text("from rl8.env import EpisodicEnv\nclass Wall(EpisodicEnv):\n    pass\n")
+    (workdir / "conf" / "env").mkdir(parents=True)
+    (workdir / "conf" / "env" / "another.yaml").write_text("_target_: my_wall.Wall\n")
     (workdir / "broken_env.py").write_text("class MyEnv(:\n")
     (workdir / "open_env.py").write_text("def __getattr__(name):\n    return int\n")
     (workdir / "gadgets").mkdir()
@@ -66,6 +70,7 @@ def test_names_that_may_be_classes_pass_without_an_import(modules, target):
             "gadgets.first",
             r"'gadgets.first' is a module. Accepted: a class in it: One\. Try env\._target_=gadgets.first.One",
         ),
+        ("my_wall.Wal", r"has no 'Wal'\. Accepted: Wall\. Try env\._target_=my_wall\.Wall\.$"),
         ("rl8.env.CartPol", r"module 'rl8.env' has no 'CartPol'.* Try env=cartpole\."),
     ],
 )
@@ -83,3 +88,15 @@ def test_a_module_without_a_spec_is_not_found(workdir, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     with pytest.raises(ValueError, match="there is no module '__main__'"):
         check_target("env._target_", "__main__.MyEnv")
+
+
+def test_the_option_of_a_class_is_the_one_called_like_it(workdir):
+    folder = workdir / "conf" / "env"
+    folder.mkdir(parents=True)
+    (folder / "another.yaml").write_text("_target_: walls.BrickWall\n")
+    assert option_with("env", "walls.BrickWall") == "another"
+    (folder / "wide.yaml").write_text("# @package _global_\nenv:\n  _target_: walls.BrickWall\n")
+    assert option_with("env", "walls.BrickWall") is None
+    (folder / "brick_wall.yaml").write_text("_target_: walls.BrickWall\n")
+    assert option_with("env", "walls.BrickWall") == "brick_wall"
+    assert option_with("env", "walls.Other") is None
