@@ -132,9 +132,9 @@ def restore(saved: Saved, algorithm: Algorithm, *, key: str = "trainer.resume") 
         if number > len(saved.others):
             processes.begin_anew(algorithm)
     except (RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{key}={saved.file} does not fit this run: {_reason(error)} Resume with the options that it was made with."
-        ) from error
+        reason = _reason(error)
+        accepted = "" if "Accepted: " in reason or "Try " in reason else " Accepted: the options that it was made with."
+        raise ValueError(f"{key}={saved.file} does not fit this run: {reason}{accepted}") from error
 
 
 def lost_processes(saved: Saved) -> str | None:
@@ -249,7 +249,7 @@ def start_from(path: str | Path, algorithm: Algorithm, *, key: str = "trainer.in
     try:
         check_fit(described, algorithm, weights=weights)
     except ValueError as error:
-        raise ValueError(f"{key}={path} does not fit this run: {_reason(error)} Accepted: the same shapes.") from error
+        raise ValueError(f"{key}={path} does not fit this run: {_reason(error)}") from error
     algorithm.policy.load_state_dict(weights)
 
 
@@ -264,7 +264,8 @@ def check_fit(described: Mapping[str, Any], algorithm: Algorithm, *, weights: Ma
         if _layout(described[name]) != _layout(ours[name]):
             raise ValueError(
                 f"it was made in {described['env']} with the {name} {_rebuild(described[name])}, and "
-                f"{ours['env']} has {_rebuild(ours[name])}."
+                f"{ours['env']} has {_rebuild(ours[name])}. Accepted: the same."
+                + (f" Try env._target_={_dotted(described['env'])}." if described["env"] != ours["env"] else "")
             )
     if described["normalize_obs"] != ours["normalize_obs"]:
         typed = str(described["normalize_obs"]).lower()
@@ -278,8 +279,10 @@ def check_fit(described: Mapping[str, Any], algorithm: Algorithm, *, weights: Ma
             f"{name} {theirs.get(name, 'absent')} there, {own.get(name, 'absent')} here" for name in names[:4]
         )
         more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
-        models = f"{described['model_cls'].replace(':', '.')} there, {ours['model_cls'].replace(':', '.')} here"
-        raise ValueError(f"the networks' shapes differ ({models}): {listed}{more}.")
+        their_model, own_model = _dotted(described["model_cls"]), _dotted(ours["model_cls"])
+        advice = "" if their_model == own_model else f" Try model._target_={their_model}."
+        models = f"{their_model} there, {own_model} here"
+        raise ValueError(f"the networks' shapes differ ({models}): {listed}{more}. Accepted: the same shapes.{advice}")
 
 
 def check_savable(algorithm: Algorithm) -> None:
@@ -314,6 +317,11 @@ def describe_policy(algorithm: Algorithm) -> dict[str, Any]:
 def class_name(cls: type) -> str:
     """Return `module:name`, whether or not it can be imported."""
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _dotted(name: str) -> str:
+    """Return `module:name` as it is typed."""
+    return name.replace(":", ".")
 
 
 def _describe_model(policy: Policy) -> dict[str, Any]:

@@ -100,7 +100,8 @@ def find(run: str | Path, wanted: Wanted, *, key: str = "RUN") -> Found:
         path = _by_id(str(run), wanted, key)
     if path.is_file():
         # a run's other file stands for the run
-        file = path.with_name(CHECKPOINT) if wanted == "checkpoint" and path.name == POLICY else path
+        stands = path.name in (CONFIG, RECORD) or (wanted == "checkpoint" and path.name == POLICY)
+        file = (_file(path.parent, wanted) or path.with_name(CHECKPOINT)) if stands else path
         if file.is_file():
             return Found(file, path.parent)
         raise ValueError(f"{key}={run}: there is no {CHECKPOINT} beside it. {_near(str(run), wanted)}")

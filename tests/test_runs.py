@@ -46,6 +46,17 @@ def test_a_run_is_found_by_folder_file_and_id(run, policy, checkpoint, three):
     assert runs.find(run, "policy").run_id() == "a" * 32
 
 
+def test_what_a_run_says_of_itself_stands_for_the_run(workdir):
+    for name in ("checkpoint.pt", "config.yaml", "run.json"):
+        (workdir / name).touch()
+    for name in ("config.yaml", "run.json"):
+        assert runs.find(name, "checkpoint").file == Path("checkpoint.pt")
+        assert runs.find(name, "policy").file == Path("checkpoint.pt")
+    (workdir / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match=r"RUN=config\.yaml: there is no checkpoint\.pt beside it"):
+        runs.find("config.yaml", "policy")
+
+
 def test_latest_is_the_newest_that_has_what_is_wanted(three):
     newest = Path("outputs/2026-01-03/12-00-00")
     assert runs.find("latest", "checkpoint") == runs.Found(newest / "checkpoint.pt", newest)

@@ -28,6 +28,10 @@ _OPEN = re.compile(r"(?<!['\w.])(\+?[a-z][\w.]*=(?:\{[^{}]*\}|\[[^'{}]* [^'{}]*\
 _QUOTED = re.compile(r"""'(\+?([a-z][\w.]*))="[^']*"'""")
 
 
+# A class where a group's option may name it
+_CLASS = re.compile(r"(?<![\w.])(env|model|distribution)\._target_=([\w.]*\w)")
+
+
 def typeable(message: str, words: Sequence[str]) -> str:
     """Return a message whose advice has a plus sign at keys that no file has, and quotes where a shell needs them.
 
@@ -40,6 +44,8 @@ def typeable(message: str, words: Sequence[str]) -> str:
     """
     for name in {word.partition("=")[0][8:] for word in words if word.startswith("network.")}:
         message = re.sub(rf"\bmodel\.{re.escape(name)}\b", f"network.{name}", message)
+    if words[:1] == ["resume"]:
+        message = _resumed(message)
     if not _TRY.search(message):
         return message
     try:
@@ -57,11 +63,23 @@ def typeable(message: str, words: Sequence[str]) -> str:
         texts = isinstance(value, str) or (value is None and not match.group(2).startswith("hydra."))
         return match.group() if texts else f"{match.group(1)}={as_text(value)}"
 
+    def chosen(match: re.Match[str]) -> str:
+        """Return the option of a class, unless the message is about the key that names it."""
+        option = None if message.startswith(f"{match[1]}._target_") else compose.option_with(match[1], match[2])
+        return f"{match[1]}={option}" if option else match[0]
+
     def written(match: re.Match[str]) -> str:
-        advice = _QUOTED.sub(fitting, match.group())
+        advice = _QUOTED.sub(fitting, _CLASS.sub(chosen, match.group()))
         return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, advice))
 
     return _TRY.sub(written, message)
+
+
+def _resumed(message: str) -> str:
+    """Return a message of `rl8 resume`, where RUN is what training calls trainer.resume, and no new run is begun."""
+    message = message.replace("Try trainer.resume=null.", "Try rl8 resume latest.")
+    message = message.replace("Try trainer.resume=", "Try rl8 resume ").replace("trainer.resume=", "RUN=")
+    return message.replace(", or trainer.branch=", ", or rl8 env=<option> trainer.branch=")
 
 
 def _of_a_run(words: Sequence[str]) -> DictConfig | None:

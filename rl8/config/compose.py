@@ -153,13 +153,16 @@ def options(group: str) -> dict[str, str]:
 def option_with(group: str, target: str) -> str | None:
     """Return the option of a group whose file names a class: the one called like it, else the only one; or None."""
     found = []
+    parts = target.split(".")
+    # a package's own name for it, which files have, and where it is defined
+    known = (target, ".".join([*parts[:2], parts[-1]]) if parts[0] == "rl8" else target)
     for folder in folders():
         for path in sorted((folder / group).glob("*.yaml")):
             with contextlib.suppress(Exception):  # a file of the user's that is not chosen may be anything
                 content: Any = OmegaConf.to_container(OmegaConf.load(path))
-                if {"_target_": target}.items() <= (content.get(group) or content).items():
+                if (content.get(group) or content).get("_target_") in known:
                     found.append(path.stem)
-    called = {part.replace("_", "").lower() for part in target.split(".")[-2:]}
+    called = {part.replace("_", "").lower() for part in parts[-2:]}
     named = [option for option in found if option.replace("_", "").lower() in called]
     return named[0] if named else found[0] if len(found) == 1 else None
 

@@ -100,3 +100,4 @@ def test_the_option_of_a_class_is_the_one_called_like_it(workdir):
     (folder / "brick_wall.yaml").write_text("_target_: walls.BrickWall\n")
     assert option_with("env", "walls.BrickWall") == "brick_wall"
     assert option_with("env", "walls.Other") is None
+    assert option_with("model", "rl8.models.mlp.MLPModel") == "mlp"
