@@ -46,6 +46,16 @@ def unknown(kind: str, value: str, options: Iterable[str], *, guess: str | None 
     return f"Unknown {kind} {value!r}.{hint} Accepted: {accepted}."
 
 
+def unknown_metric(value: str, known: Iterable[str]) -> str:
+    """Return the message for a metric that does not exist; the mean is guessed where no statistic is named."""
+    names, statistics = [str(name) for name in known], ("mean", "std", "min", "max")
+    if closest(value.rpartition("/")[2], statistics) is not None:
+        return unknown("metric", value, names)
+    kinds = {name.removesuffix("/mean"): name for name in names if name.rpartition("/")[2] not in statistics[1:]}
+    near = closest(value, kinds)
+    return unknown("metric", value, names, guess=kinds[near] if near else None)
+
+
 def interval(low: float | None, high: float | None, low_open: bool = False, high_open: bool = False) -> str:
     """Return a range as text, e.g. `in [0, 1)` or `> 0`; empty if there are no limits."""
     if low is None and high is None:

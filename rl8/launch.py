@@ -22,7 +22,7 @@ from hydra.utils import get_object, instantiate
 
 from rl8 import runs
 from rl8.callbacks import Callback
-from rl8.checks import check_path, closest, is_mistake, unknown
+from rl8.checks import check_path, closest, is_mistake, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
 from rl8.config.compose import option_with
@@ -289,7 +289,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         **asdict(settings),
     )
     if plan.goal.metric not in (known := trainer.metric_names):
-        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown('metric', plan.goal.metric, known)}")
+        raise ValueError(f"goal.metric={plan.goal.metric}: {unknown_metric(plan.goal.metric, known)}")
     trainer.source = plan.source
     return trainer
 

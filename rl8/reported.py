@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from rl8 import data
-from rl8.checks import unknown
+from rl8.checks import unknown_metric
 from rl8.conditions import Condition
 from rl8.parallel import world
 from rl8.ppo.algorithm import Algorithm
@@ -134,7 +134,7 @@ def check_keys(conditions: Sequence[Condition], known: Sequence[str], *, evaluat
     watched = [key for condition in conditions for key in condition.keys()]  # noqa: SIM118 (a condition is no mapping)
     for key in watched:
         if key not in known:
-            raise ValueError(f"stop.key={key}: {unknown('metric', key, known)}")
+            raise ValueError(f"stop.key={key}: {unknown_metric(key, known)}")
         if key.startswith("eval/") and not evaluates:
             raise ValueError(
                 f"The stop condition watches {key}, but with trainer.steps_per_eval=null a policy is evaluated only at "

@@ -29,7 +29,7 @@ from rl8.checkpoint import (
     save_checkpoint,
     start_from,
 )
-from rl8.checks import MAX_SEED, check_range, is_mistake, unknown
+from rl8.checks import MAX_SEED, check_range, is_mistake, unknown_metric
 from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
@@ -143,7 +143,7 @@ class Trainer:
         check_keys(self.stop_conditions, self.metric_names, evaluates=True)  # `run` may be told to evaluate
         best = self.settings.best_metric
         if best is not None and best not in self.metric_names:
-            raise ValueError(f"trainer.best_metric={best}: {unknown('metric', best, self.metric_names)}")
+            raise ValueError(f"trainer.best_metric={best}: {unknown_metric(best, self.metric_names)}")
         self._check_env_config()
         if not (config is None or isinstance(config, Mapping)):
             raise TypeError(f"config={config!r} is no mapping. Accepted: what is to be recorded, by name, or None.")

@@ -2,7 +2,17 @@ import math
 
 import pytest
 
-from rl8.checks import MAX_SEED, check_choice, check_range, closest, interval, is_mistake, largest_divisor, unknown
+from rl8.checks import (
+    MAX_SEED,
+    check_choice,
+    check_range,
+    closest,
+    interval,
+    is_mistake,
+    largest_divisor,
+    unknown,
+    unknown_metric,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,23 @@ def test_closest_keeps_the_options_own_case():
 )
 def test_unknown_names_the_nearest_and_all(value, options, message):
     assert unknown("option", value, options) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "guess"),
+    [
+        ("return", "returns/mean"),
+        ("eval/return", "eval/returns/mean"),
+        ("eval/returns", "eval/returns/mean"),
+        ("eval/return/sdt", "eval/returns/std"),
+        ("returns/meen", "returns/mean"),
+        ("env/stoped", "env/stopped"),
+    ],
+)
+def test_the_mean_is_guessed_where_a_metric_names_no_statistic(value, guess):
+    statistics = [f"{kind}/{name}" for kind in ("returns", "eval/returns") for name in ("mean", "std", "min", "max")]
+    assert f"Did you mean '{guess}'? Accepted: returns/mean, " in unknown_metric(value, [*statistics, "env/stopped"])
+    assert unknown_metric("xyzzy", statistics).startswith("Unknown metric 'xyzzy'. Accepted: returns/mean, ")
 
 
 @pytest.mark.parametrize(
