@@ -5,13 +5,17 @@ from __future__ import annotations
 import codecs
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
+
+from rl8.kinds import as_text
 
 # Groups whose files set keys of other groups too, so that they start at the top of the config.
 GLOBAL: Final = ("env", "experiment")
 PACKAGE: Final = "# @package _global_"
+# Keys that Hydra gives a meaning; they are no options of the class.
+HYDRA_KEYS: Final = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 # What people write for `_target_`.
 _TARGETS: Final = ("target", "_target", "target_", "class", "class_name", "_class_", "cls", "env_cls", "entry_point")
@@ -46,6 +50,11 @@ def check_file(path: Path, group: str) -> None:
     nested = content.get(group)
     if isinstance(nested, dict) and "_target_" in nested and "@package" not in text:
         raise ValueError(f"{path} lacks its first line, {PACKAGE!r}: its keys would land under {group}. Add it.")
+    if PACKAGE in text and "_target_" in content:
+        raise ValueError(
+            f"{path} has _target_ at its top level, which {PACKAGE!r} makes that of the whole config. Accepted: "
+            f"_target_ and the class's options under `{group}:`, or a file without that line."
+        )
     node = nested if isinstance(nested, dict) else content
     wrong = next((key for key in node if key in _TARGETS), None)
     if wrong is not None and "_target_" not in node:
@@ -57,6 +66,30 @@ def check_endings(folder: Path, group: str, option: str) -> None:
     path = folder / group / f"{option}.yml"
     if path.is_file():
         raise ValueError(f"{path} ends in .yml, and only .yaml is read. Rename it to {path.with_suffix('.yaml').name}.")
+
+
+def no_class(key: str) -> str:
+    """Return the message for a part that names no class: where its file does that."""
+    group, _, name = key.partition(".")
+    place = f"under `{name or group}:`" if name or group in GLOBAL else "in the YAML file's top level"
+    if group in GLOBAL:
+        place = f"in a YAML file whose first line is `{PACKAGE}`, {place}"
+    return (
+        f"{key} has no _target_. Accepted: the name of a class, {place}: "
+        f"`_target_: my_module.MyClass`. Try {key}._target_=my_module.MyClass."
+    )
+
+
+def no_callback(name: str, value: Any) -> str:
+    """Return the message for what stands where a callback does, e.g. a class without a name of its own."""
+    text = as_text(value)
+    target = text if "." in text else "my_module.MyCallback"
+    own = target.rpartition(".")[2].lower() if name in HYDRA_KEYS else name
+    return (
+        f"callbacks.{name}={text} is no callback. Accepted: each one under a name of its own, in the YAML file "
+        f"`{own}: {{_target_: {target}}}`, with its options beside _target_. "
+        f"Try callbacks=none '+callbacks.{own}={{_target_: {target}}}'."
+    )
 
 
 def _text(path: Path) -> str:

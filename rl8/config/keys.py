@@ -86,6 +86,11 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
             f"itself. Try {advice}."
         )
     known = [str(name) for name in node if name != "hydra"]
+    if not known:
+        return (
+            f"Unknown key {key!r}: {parent} is empty with the option that is chosen. Accepted: keys of another one. "
+            f"Try {parent}=<option>; `rl8 --help` lists them."
+        )
     namesakes = [path for path in paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
     near = closest(parts[depth], known)
     translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None

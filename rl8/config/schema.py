@@ -19,6 +19,7 @@ from rl8 import seeds
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
 from rl8.config.compose import explain, resolvable, root_file
 from rl8.config.effects import idle
+from rl8.config.files import HYDRA_KEYS, no_callback, no_class
 from rl8.config.keys import unknown_key
 from rl8.config.targets import check_target
 from rl8.kinds import as_text, convert, convert_fields
@@ -28,9 +29,6 @@ from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
 
 Options = TypeVar("Options")
-
-# Keys that Hydra gives a meaning; they are no options of the class.
-_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         if key != "seed" and not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
     if OmegaConf.select(cfg, "algo.optimizer") is None:  # a schedule may refer to its rate
-        raise ValueError(_no_target("algo.optimizer"))
+        raise ValueError(no_class("algo.optimizer"))
     config, before = _plain(cfg), _plain(reference, lenient=True)
     trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     seed = convert("seed", config.get("seed"), int, 1)
@@ -173,7 +171,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     parts["algo.optimizer"] = part("algo.optimizer", optimizer, before.get("algo", {}).get("optimizer"))
     for key in ("env", "algo.optimizer"):
         if parts[key] is None:
-            raise ValueError(_no_target(key))
+            raise ValueError(no_class(key))
     _start_rate(cast(Part, parts["algo.optimizer"]), before, *rates(Hyperparameters(**hparams)))
     stop = _stop(config["stop"], before.get("stop"))
     callbacks = _callbacks(config.get("callbacks"), before.get("callbacks"))
@@ -261,11 +259,11 @@ def part(key: str, values: Any, before: Any) -> Part | None:
         ValueError: If there is no such class.
     """
     if not isinstance(values, Mapping) or values.get("_target_") is None:
-        if isinstance(values, Mapping) and set(values) - set(_HYDRA_KEYS):
-            raise ValueError(_no_target(key))
+        if isinstance(values, Mapping) and set(values) - set(HYDRA_KEYS):
+            raise ValueError(no_class(key))
         return None
     target = check_target(f"{key}._target_", values["_target_"])
-    kept = {str(name): value for name, value in values.items() if name not in _HYDRA_KEYS}
+    kept = {str(name): value for name, value in values.items() if name not in HYDRA_KEYS}
     before = before if isinstance(before, Mapping) else {}
     inherited = [name for name in kept if name in before] if before.get("_target_") not in (None, target) else []
     return Part(f"{key}._target_", target, key, like(key, kept, before), tuple(inherited))
@@ -375,9 +373,11 @@ def _callbacks(values: Any, before: Any) -> tuple[Part, ...]:
     found = []
     for name, callback in (values or {}).items():  # runs of earlier versions have none
         key = f"callbacks.{name}"
+        if not isinstance(callback, Mapping):
+            raise ValueError(no_callback(str(name), callback))
         made = part(key, callback, (before or {}).get(name))
         if made is None:
-            raise ValueError(_no_target(key))
+            raise ValueError(no_class(key))
         found.append(made)
     return tuple(found)
 
@@ -406,10 +406,3 @@ def _plain(cfg: DictConfig, lenient: bool = False) -> dict[str, Any]:
             raise ValueError(f"{explain(error)}. Try {error.full_key}=<value>.") from error
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
-
-
-def _no_target(key: str) -> str:
-    return (
-        f"{key} has no _target_. Accepted: the name of a class, in the YAML file's top level: "
-        f"`_target_: my_module.MyClass`. Try {key}._target_=my_module.MyClass."
-    )

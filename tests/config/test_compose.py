@@ -145,6 +145,7 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["~hydra.run.dir"], r"'~hydra\.run\.dir': Hydra's own keys can't be removed\. .* Try hydra\.run\.dir=<value>"),
         (["algo/gamma=1"], r"Unknown key 'algo/gamma'\. Accepted: names with dots\. Try algo\.gamma=1\."),
         (["network.hidden=[8, 8]"], r"Did you mean 'network\.hiddens'\?.* Try 'network\.hiddens=\[8, 8\]'\."),
+        (["callbacks.watch.every=3"], r"callbacks is empty with the option .* Try callbacks=<option>; `rl8 --help` l"),
         (["model.foo=3"], r"Accepted in model: .*, or with a plus sign what else .* takes: \+model\.foo=3 if it takes"),
         (["algo.hidden=3"], r"Unknown key 'algo\.hidden'\. Accepted in algo: .*, optimizer\.$"),
         (["seed.x=3"], r"Unknown key 'seed\.x': seed is 1, which has no keys\. .* Try seed=1\."),

@@ -34,6 +34,7 @@ def test_a_good_file_is_read(option):
             r"mine.yaml lacks its first line, '# @package _global_': .* under env. Add it",
         ),
         ("env", GOOD.replace("_target_", "target"), r"has 'target' where .* Write _target_: rl8.env.DiscreteDummyEnv"),
+        ("env", "# @package _global_\n_target_: my.Env\n", r"has _target_ at its top level, .* options under `env:`"),
         ("model", "class_name: my.Model\n", r"has 'class_name' where .* Write _target_: my.Model"),
         ("model", "- _target_: my.Model\n", r"mine.yaml holds a list. Accepted: lines like `key: value`"),
         (
