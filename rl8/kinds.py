@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -85,6 +86,13 @@ def convert_fields(settings: Any, prefix: str) -> None:
 def kinds_of(hint: Any) -> tuple[Any, ...]:
     """Return the members of a union of types, and any other type alone."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def first_arguments(function: Callable[..., Any], count: int) -> list[str]:
+    """Return the names of the first `count` arguments that a function or class takes by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters
+    return [name for name, parameter in parameters.items() if parameter.kind in kinds][:count]
 
 
 def is_simple(hint: Any) -> bool:

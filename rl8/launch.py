@@ -28,7 +28,7 @@ from rl8.config import effects
 from rl8.config.compose import option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
-from rl8.kinds import convert, is_simple
+from rl8.kinds import convert, first_arguments, is_simple
 from rl8.parallel import launched
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.scheduled import check_rate, schedule_of
@@ -149,28 +149,26 @@ def parts(plan: Plan) -> Parts:
     from rl8.models import Model
     from rl8.ppo.algorithm import Algorithm
 
-    env_cls = locate(plan.env, Env, "rl8.env.Env", given=("num_envs", "horizon", "device"))
-    specs = ("observation_spec", "action_spec")
+    env_cls = locate(plan.env, Env, "rl8.env.Env", given=("device",), by_position=2)
     return Parts(
         algorithm_cls=locate(plan.algorithm, Algorithm, "rl8.Algorithm"),
         env_cls=functools.partial(env_cls, **plan.env.options) if plan.env.options else env_cls,
-        model_cls=locate(plan.model, Model, "rl8.models.Model", given=(*specs, "feature_shapes")),
-        distribution_cls=locate(
-            plan.distribution, Distribution, "rl8.distributions.Distribution", given=("features", "action_spec")
-        ),
-        optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer", given=("params",)),
+        model_cls=locate(plan.model, Model, "rl8.models.Model", given=("feature_shapes",), by_position=2),
+        distribution_cls=locate(plan.distribution, Distribution, "rl8.distributions.Distribution", by_position=2),
+        optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer", by_position=1),
         callbacks=tuple(locate(each, Callback, "rl8.callbacks.Callback") for each in plan.callbacks),
     )
 
 
-def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] = ()) -> Any:
+def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] = (), by_position: int = 0) -> Any:
     """Return the class that a part names, or None without a part.
 
     Args:
         part: Name and options.
         base: What it must derive from.
         base_name: Dotted name of `base`, as a user would import it.
-        given: Constructor arguments that the program gives.
+        given: Constructor arguments that the program gives by name.
+        by_position: How many of the first it gives by position, so under any name.
 
     Raises:
         TypeError: If it is no subclass of `base`, or its constructor does not take an option.
@@ -195,7 +193,7 @@ def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] =
         )
     if not callable(cls):
         raise TypeError(f"{key}={part.target} is a {type(cls).__name__}. Accepted: a subclass of {base_name}.")
-    check_options(part, cls, given)
+    check_options(part, cls, [*given, *first_arguments(cls, by_position)])
     return cls
 
 

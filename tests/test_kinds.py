@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl8.kinds import as_text, convert, convert_fields, is_simple
+from rl8.kinds import as_text, convert, convert_fields, first_arguments, is_simple
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,12 @@ def test_simple_types_and_text():
     assert not is_simple(list[int] | None)
     assert as_text([None, True, {"a": 1.5}]) == "[null, true, {a: 1.5}]"
     assert as_text(int) == "builtins.int"
+
+
+def test_first_arguments_are_those_taken_by_position():
+    def function(one, /, two, *rest, three=None, **others):
+        pass
+
+    assert first_arguments(function, 0) == []
+    assert first_arguments(function, 1) == ["one"]
+    assert first_arguments(function, 4) == ["one", "two"]

@@ -38,6 +38,7 @@ def my_parts(program):
         "class Greedy(DiscreteDummyEnv):\n"
         "    def __init__(self, num_envs, /, horizon=None, *, device='cpu', **anything):\n"
         "        super().__init__(num_envs, horizon, device=device)\n\n\n"
+        "def other(n, steps, device):\n    return DiscreteDummyEnv(n, steps, device=device)\n\n\n"
         "class NoEnv:\n    pass\n\n\n"
         "def make(num_envs, /, horizon=None, *, device='cpu'):\n"
         "    return DiscreteDummyEnv(num_envs, horizon, device=device)\n\n\n"
@@ -56,7 +57,7 @@ def env(target, **config):
 
 
 def find(target, **config):
-    return locate(env(target, **config), Env, "rl8.env.Env", given=("num_envs", "horizon", "device"))
+    return locate(env(target, **config), Env, "rl8.env.Env", given=("device",), by_position=2)
 
 
 @pytest.mark.parametrize("algo", options("algo"))
@@ -208,6 +209,7 @@ def test_classes_and_functions_that_make_environments(my_parts):
     assert find("my_parts.Fine", needed=1).__name__ == "Fine"
     assert find("my_parts.Greedy", whatever=1).__name__ == "Greedy"
     assert find("my_parts.make")(2).num_envs == 2
+    assert find("my_parts.other")(2, 3, device="cpu").num_envs == 2  # what is given by position may have any name
 
 
 def test_mistakes_are_told_from_other_errors(my_parts):

@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor, nn
 
+from rl8.kinds import first_arguments
 from rl8.nn import MLP
 from rl8.specs import Composite, Nested, Spec
 
-# Arguments of a model's constructor that the policy gives.
-BY_POLICY: Final = ("observation_spec", "action_spec", "feature_shapes")
+# Arguments of a model's constructor that the policy gives: the first two by position, so under any name.
+SPECS: Final = ("observation_spec", "action_spec")
+FEATURE_SHAPES: Final = "feature_shapes"
 
 
 class Output(NamedTuple):
@@ -115,12 +117,17 @@ class Model(nn.Module):
         args, kwargs = self._given
         names = list(inspect.signature(type(self)).parameters)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        return {name: value for name, value in given.items() if name not in BY_POLICY}
+        return {name: value for name, value in given.items() if name not in by_policy(type(self))}
 
     @property
     def has_value_pass(self) -> bool:
         """Whether values can be computed apart from the features."""
         return type(self).value is not Model.value and self.state_spec is None
+
+
+def by_policy(cls: type[Model]) -> set[str]:
+    """Return the arguments of a model's constructor that the policy gives, by the names that they have there."""
+    return {*SPECS, *first_arguments(cls, len(SPECS)), FEATURE_SHAPES}
 
 
 def _noting(init: Callable[..., None]) -> Callable[..., None]:

@@ -18,7 +18,7 @@ from rl8.data import ACTION_MASK
 from rl8.distributions import Distribution, default_distribution
 from rl8.kinds import plain
 from rl8.models import LSTMModel, MLPModel, Model, Output
-from rl8.models.base import BY_POLICY
+from rl8.models.base import FEATURE_SHAPES, by_policy
 from rl8.models.views import Views
 from rl8.parallel import world
 from rl8.policy.normalization import ObsNormalizer
@@ -347,15 +347,16 @@ class Policy(nn.Module):
         if not _is_subclass(model_cls, Model):
             raise TypeError(f"model_cls={model_cls!r} is no subclass of rl8.models.Model. Try rl8.models.MLPModel.")
         accepted = inspect.signature(model_cls).parameters
-        options = [name for name in accepted if name not in BY_POLICY]
+        given = by_policy(model_cls)
+        options = [name for name in accepted if name not in given]
         passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
         if not passes_on:
             for name in config:
                 if name not in options:
                     raise TypeError(unknown(f"option of {model_cls.__name__}", name, options))
         bases = [base for base in model_cls.__mro__ if issubclass(base, Model)] if passes_on else [model_cls]
-        if any("feature_shapes" in inspect.signature(base).parameters for base in bases):
-            config["feature_shapes"] = self.distribution_cls.feature_shapes(self.action_spec)
+        if any(FEATURE_SHAPES in inspect.signature(base).parameters for base in bases):
+            config[FEATURE_SHAPES] = self.distribution_cls.feature_shapes(self.action_spec)
         try:
             return model_cls(self.observation_spec, self.action_spec, **config)
         except (TypeError, AttributeError) as error:

@@ -41,6 +41,18 @@ def test_what_a_model_does_to_its_keywords_is_not_what_it_was_built_with():
     assert policy.model_config == given == {"sizes": {"hidden": [1]}}
 
 
+class OtherNames(Tiny):
+    def __init__(self, o, a, *, width=3):
+        super().__init__(o, a)
+
+
+def test_what_is_given_by_position_may_have_any_name():
+    assert Policy(FLAT, CHOICE, model_cls=OtherNames, model_config={"width": 4}).model_config == {"width": 4}
+    assert Policy(FLAT, CHOICE, model=OtherNames(FLAT, CHOICE, width=5)).model_config == {"width": 5}
+    with pytest.raises(TypeError, match=r"Unknown option of OtherNames 'o'.* Accepted: width"):
+        Policy(FLAT, CHOICE, model_cls=OtherNames, model_config={"o": FLAT})
+
+
 def observe(spec, n):
     """Return random observations of one step, `[1, n, ...]`, with everything allowed."""
     obs = spec.rand(n)
