@@ -8,11 +8,15 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import logging
 import math
 import os
 import re
+import sysconfig
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -178,7 +182,8 @@ def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] =
         return None
     key = part.name_key
     try:
-        cls = get_object(part.target)
+        with _unheard("hydra.utils"):  # which logs what is said below
+            cls = get_object(part.target)
     except Exception as error:
         cause = _root_cause(error)
         where = _place(cause)
@@ -449,12 +454,24 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _place(error: BaseException) -> str:
-    """Return the file and line that an error comes from, for one raised while importing."""
+    """Return the file and line that an error comes from, for one raised while importing: a user's own if there is."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or "importlib" in trace.tb_frame.f_code.co_filename:
-        return ""
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+    installed = (*sysconfig.get_paths().values(), str(Path(__file__).parent))
+    own = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith((*installed, "<frozen"))
+    ]
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+
+
+@contextmanager
+def _unheard(logger: str) -> Iterator[None]:
+    """Keep a logger silent."""
+    log = logging.getLogger(logger)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before

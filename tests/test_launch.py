@@ -48,6 +48,7 @@ def my_parts(program):
     (workdir / "my_syntax.py").write_text("class Fine(:\n    pass\n")
     (workdir / "my_crash.py").write_text("limit = 1\nvalue = limit / 0\n\n\nclass Fine:\n    pass\n")
     (workdir / "my_import.py").write_text("import no_such_package\n\n\nclass Fine:\n    pass\n")
+    (workdir / "my_torch.py").write_text("import torch\n\nlimit = torch.zeros_\n\n\nclass Fine:\n    pass\n")
     prepare()
     return workdir
 
@@ -191,6 +192,7 @@ def test_parts_without_a_model_take_the_default():
         ("my_parts.Fine", {"needed": 1, "bound": 3}, TypeError, r"'env\.bound'.* Did you mean 'env\.bounds'\?"),
         ("my_parts.make", {"foo": 1}, TypeError, r"'env\.foo': my_parts\.make does not take it\. Accepted: none"),
         ("my_syntax.Fine", {}, ValueError, r"can't be imported: SyntaxError: .*my_syntax\.py, line 1\)"),
+        ("my_torch.Fine", {}, ValueError, r"can't be imported: AttributeError: .*zeros_.* \(my_torch\.py, line 3\)"),
         ("my_crash.Fine", {}, ValueError, r"can't be imported: ZeroDivisionError: .*\(my_crash\.py, line 2\)"),
         (
             "my_import.Fine",
@@ -200,9 +202,10 @@ def test_parts_without_a_model_take_the_default():
         ),
     ],
 )
-def test_classes_that_are_no_environments(my_parts, target, config, error, message):
+def test_classes_that_are_no_environments(my_parts, target, config, error, message, caplog):
     with pytest.raises(error, match=message):
         find(target, **config)
+    assert caplog.records == []  # it is said once
 
 
 def test_classes_and_functions_that_make_environments(my_parts):

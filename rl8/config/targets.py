@@ -95,6 +95,8 @@ def _defined_names(spec: ModuleSpec | None) -> dict[str, bool] | None:
             names[node.id] = False
         else:
             pending += ast.iter_child_nodes(node)
+    if not names and any(isinstance(node, ast.Raise) for node in tree.body):
+        return None  # as above: it ends before it defines anything
     # a module with __getattr__ or a star import has names that its text does not show
     return None if {"*", "__getattr__"} & names.keys() else names
 

@@ -22,6 +22,7 @@ def modules(workdir, monkeypatch):
     (workdir / "conf" / "env").mkdir(parents=True)
     (workdir / "conf" / "env" / "another.yaml").write_text("_target_: my_wall.Wall\n")
     (workdir / "broken_env.py").write_text("class MyEnv(:\n")
+    (workdir / "ending_env.py").write_text("raise ImportError('needs a licence')\n")
     (workdir / "open_env.py").write_text("def __getattr__(name):\n    return int\n")
     (workdir / "gadgets").mkdir()
     (workdir / "gadgets" / "__init__.py").write_text("from gadgets.first import One\n")
@@ -41,6 +42,7 @@ def modules(workdir, monkeypatch):
         "gadgets.first.One",
         "rl8.env.CartPole",
         "rl8.Trainer",  # made by a module's __getattr__
+        "ending_env.MyEnv",  # its import will say why there is none
         "open_env.Anything",
         "broken_env.MyEnv",  # the import will say what is wrong
         "torch.optim.Adam",
