@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 import rl8.env
-from rl8.checks import closest
+from rl8.checks import closest, is_mistake
 from rl8.env.base import Env
 from rl8.env.validation import CONSTRUCTOR, takes
-from rl8.kinds import plain
+from rl8.kinds import as_text, plain
 
 
 def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: torch.device) -> Env:
@@ -30,19 +31,50 @@ def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: t
         )
     if isinstance(given, str):
         raise TypeError(f"The environment {given!r} was given as a text. {_class_advice(given)}")
-    name = getattr(given, "__name__", None) or repr(given)
+    name = getattr(getattr(given, "func", given), "__name__", None) or repr(given)
     if not callable(given):
         raise TypeError(
             f"{name} was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer(CartPole)."
         )
     if not takes(given, num_envs, horizon, device=device):
-        raise TypeError(f"{name} can't be called with (num_envs, horizon, device=...). Write {CONSTRUCTOR}: ...")
+        wanted = CONSTRUCTOR if isinstance(given, type) else CONSTRUCTOR.replace("__init__(self, ", f"{name}(")
+        raise TypeError(f"{name} can't be called with (num_envs, horizon, device=...). Write {wanted}: ...")
     if isinstance(given, functools.partial):  # what environments do to their settings is no other's concern
         given = functools.partial(given.func, *given.args, **plain(given.keywords))
-    env = given(num_envs, horizon, device=device)
+    varied = _varied(given)
+    try:
+        env = given(num_envs, horizon, device=device)
+    except Exception as error:
+        if varied and not is_mistake(error):
+            raise TypeError(_one_number(name, varied)) from error
+        raise
     if not isinstance(env, Env):
         raise TypeError(f"{given!r} made a {type(env).__name__}, which is no rl8.env.Env. Derive it from Env.")
+    kept = [parameter.value for parameter in env.parameters.values()]
+    varied = {name: value for name, value in varied.items() if not any(value is one for one in kept)}
+    if varied:
+        raise TypeError(_one_number(type(env).__name__, varied))
     return env
+
+
+def _varied(given: Any) -> dict[str, Any]:
+    """Return options that are several numbers where the constructor's default is one: declared constants alone vary."""
+    if not isinstance(given, functools.partial):
+        return {}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(given.func).parameters.items()}
+    return {
+        name: value
+        for name, value in given.keywords.items()
+        if isinstance(value, (list, tuple, Mapping)) and isinstance(defaults.get(name), (int, float))
+    }
+
+
+def _one_number(name: str, varied: Mapping[str, Any]) -> str:
+    key, value = next(iter(varied.items()))
+    return (
+        f"env.{key}={as_text(value)} is of the wrong kind: {name} does not declare {key}, so that it can't differ "
+        f"between environments. Accepted: one number. Or declare it: self.declare({key}=rl8.env.Parameter({key}))."
+    )
 
 
 def _class_advice(text: str) -> str:

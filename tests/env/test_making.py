@@ -35,7 +35,40 @@ def test_environments_share_no_settings():
     assert limits == {"low": [1, 2]}
 
 
+class Forced(CartPole):
+    """Takes a number that it never declares, and may need it at once."""
+
+    def __init__(self, num_envs, horizon=None, *, device="cpu", force=2.0, square=False):
+        super().__init__(num_envs, horizon, device=device)
+        self.force = force**2 if square else force
+
+
+class Renamed(CartPole):
+    def __init__(self, num_envs, horizon=None, *, device="cpu", pull=9.8):
+        super().__init__(num_envs, horizon, device=device, gravity=pull)
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("force", [[1.0, 2.0], {"low": 1, "high": 2}])
+def test_only_declared_constants_differ_between_environments(force, square):
+    given = functools.partial(Forced, force=force, square=square)
+    with pytest.raises(
+        TypeError, match=r"^env\.force=.* Forced does not declare force.* Accepted: one number\. Or dec"
+    ):
+        make_env(given, 2, 8, CPU)
+
+
+def test_declared_constants_may_have_another_name_in_the_constructor():
+    assert make_env(functools.partial(Renamed, pull=[1.0, 2.0]), 2, 8, CPU).gravity.tolist() == [1, 2]
+    assert make_env(functools.partial(Forced, force=3), 2, 8, CPU).force == 3
+
+
+def loss(*terms):
+    return sum(terms)
+
+
 WRONG = {
+    "function": (loss, r"^loss can't be called with .* Write def loss\(num_envs, /, horizon=None, \*, device=\"cpu\""),
     "made": (CartPole(8), r"CartPole\(8\) was given: environments that exist already.*Trainer\(CartPole, num_envs=8\)"),
     "text": (
         "cart_pole",
