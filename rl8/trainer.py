@@ -20,6 +20,7 @@ import torch
 
 from rl8 import data, runs, seeds
 from rl8.callbacks import Callback, Callbacks
+from rl8.calls import answered, missing
 from rl8.checkpoint import (
     Saved,
     check_savable,
@@ -68,6 +69,15 @@ MAX_HISTORY: Final = 100_000
 MAX_CURVE: Final = 2_000
 CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
 
+# What other libraries call a trainer's methods.
+_RUN: Final = "trainer.run(stop_conditions=[rl8.conditions.EnvSteps(100_000)])"
+THEIRS: Final = {
+    **dict.fromkeys(("learn", "train", "fit", "start"), _RUN),
+    **dict.fromkeys(("evaluate", "test"), "trainer.eval()"),
+    **dict.fromkeys(("predict", "act"), "rl8.DeployedPolicy(trainer.algorithm.policy).predict(obs)"),
+    **dict.fromkeys(("load", "restore"), "Trainer(env, resume=run), or rl8.load_policy(run)"),
+}
+
 # Memory of a rollout that is worth a word, in MB.
 MB_TO_STATE: Final = 1.0
 
@@ -110,6 +120,7 @@ class Trainer:
 
     algorithm_cls: type[Algorithm] = Algorithm
 
+    @answered("Give the environment first and all else by name, e.g. Trainer(CartPole, num_envs=64, gamma=0.99).")
     def __init__(
         self,
         env: Callable[..., Env] | Algorithm,
@@ -169,6 +180,12 @@ class Trainer:
         self._curve: list[dict[str, float]] = list(self._resumed.extra.get("curve", [])) if self._resumed else []
         self._extra: dict[str, Any] = dict(self._resumed.extra) if self._resumed else {}
         self.callbacks.load_state_dict(self._extra.get("callbacks", []))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to call instead of another library's method."""
+            return missing(self, name, THEIRS)
 
     @property
     def metric_names(self) -> list[str]:
@@ -284,6 +301,7 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------ run
 
+    @answered("Try trainer.run(stop_conditions=[rl8.conditions.EnvSteps({number})]).")
     def run(
         self,
         *,

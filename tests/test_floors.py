@@ -12,7 +12,7 @@ import rl8
 PACKAGE = Path(rl8.__file__).parent
 
 FLOORS = [
-    {"atomic", "checks", "data", "devices", "guest", "kinds", "names", "parallel", "rng", "settings", "specs"},
+    {"atomic", "calls", "checks", "data", "devices", "guest", "kinds", "names", "parallel", "rng", "settings", "specs"},
     {"nn"},
     {"callbacks", "conditions", "distributions", "env"},
     {"models"},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict.base import TensorDictBase
 from torch import Tensor
 
 from rl8 import checkpoint
+from rl8.calls import missing
 from rl8.models import Model
 from rl8.policy.policy import Policy
 from rl8.runs import find
@@ -128,6 +129,12 @@ class DeployedPolicy:
         begins = read_mask(mask, self._acted_for if self._memory is None else self._memory.n, self.policy.device)
         if self._memory is not None:
             self._memory.forget(begins)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to call instead of another library's method."""
+            return missing(self, name, dict.fromkeys(("act", "forward", "get_action", "step"), "policy.predict(obs)"))
 
     def _recall(self, n: int) -> Memory:
         """Return the memory of n environments."""

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from envs import Steering
+
+from rl8 import Algorithm, DeployedPolicy, Trainer
+from rl8.calls import answered, missing
+
+SMALL = {"num_envs": 4, "horizon": 4, "track": False, "view": "none"}
+
+
+@answered("Try add(number={number}).")
+def add(*, number: int = 0) -> int:
+    """Add one."""
+    return number + 1
+
+
+def test_right_calls_pass():
+    assert add(number=2) == 3
+    assert (add.__name__, add.__doc__) == ("add", "Add one.")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((np.int64(5),), {}, r"^add\(\) can't be called so: too many positional arguments\. Try add\(number=5\)\.$"),
+        ((), {"steps": 7}, r"unexpected keyword argument 'steps'\. Try add\(number=7\)"),
+        ((), {"steps": "x"}, r"Try add\(number=100000\)"),
+    ],
+)
+def test_wrong_calls_are_answered_by_the_right_one(args, kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        add(*args, **kwargs)
+
+
+def test_errors_inside_are_left_alone():
+    with pytest.raises(TypeError, match="can only concatenate str"):
+        add(number="a")
+
+
+class Thing:
+    def __getattr__(self, name):
+        return missing(self, name, {"learn": "run()"})
+
+    @property
+    def broken(self):
+        return self.absent
+
+
+def test_other_names_are_answered_by_ours():
+    with pytest.raises(AttributeError, match=r"^'Thing' object has no attribute 'learn'\. Call run\(\)\.$"):
+        Thing().learn()
+    for name in ("absent", "broken"):  # a property's own error is not hidden
+        with pytest.raises(AttributeError, match=r"^'Thing' object has no attribute 'absent'$"):
+            getattr(Thing(), name)
+
+
+def test_a_trainer_and_a_policy_answer_calls_of_other_libraries():
+    with pytest.raises(TypeError, match=r"^Trainer\(\) can't be called so: too many.* Trainer\(CartPole, num_envs=64"):
+        Trainer(Steering, "MlpPolicy")
+    with pytest.raises(TypeError, match=r"^Trainer\(\) can't be called so: missing .*'env'"):
+        Trainer()
+    trainer = Trainer(Steering, **SMALL)
+    run = r"trainer\.run\(stop_conditions=\[rl8\.conditions\.EnvSteps"
+    with pytest.raises(TypeError, match=rf"^Trainer\.run\(\) can't be called so: .* Try {run}\(2000\)\]"):
+        trainer.run(2000)
+    with pytest.raises(TypeError, match=rf"'env_steps'.* {run}\(100\)\]"):
+        trainer.run(env_steps=100)
+    with pytest.raises(AttributeError, match=rf"no attribute 'learn'\. Call {run}"):
+        trainer.learn(total_timesteps=100)
+    assert not hasattr(trainer, "nothing_of_the_kind")
+    policy = DeployedPolicy(Algorithm(Steering, num_envs=4, horizon=4).policy)
+    with pytest.raises(AttributeError, match=r"no attribute 'act'\. Call policy\.predict\(obs\)"):
+        policy.act(None)
