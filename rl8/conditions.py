@@ -559,7 +559,7 @@ def as_conditions(conditions: Any, name: str) -> tuple[Condition, ...]:
         TypeError: If it is no sequence, or a member is no condition.
     """
     if not is_list(conditions):
-        one = repr(conditions) if isinstance(conditions, Condition) else "EnvSteps(100_000)"
+        one = f"{type(conditions).__name__}(...)" if isinstance(conditions, Condition) else "EnvSteps(100_000)"
         raise TypeError(f"{name}={conditions!r} is no list. Accepted: a list of conditions. Try {name}=[{one}].")
     try:
         return tuple(as_condition(condition) for condition in conditions)

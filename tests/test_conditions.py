@@ -384,7 +384,7 @@ def test_what_cannot_be_asked_with_metrics_alone_is_no_condition(condition):
 def test_stop_conditions_are_a_list():
     with pytest.raises(TypeError, match=r"^stop_conditions=5 is no list.*Try stop_conditions=\[EnvSteps\(100_000\)\]"):
         as_conditions(5, "stop_conditions")
-    with pytest.raises(TypeError, match=r"^stop_conditions=EnvSteps\(env/steps >= 5\) is no list"):
+    with pytest.raises(TypeError, match=r"^stop_conditions=EnvSteps\(.* is no list.*=\[EnvSteps\(\.\.\.\)\]"):
         as_conditions(EnvSteps(5), "stop_conditions")
     assert as_conditions([], "stop_conditions") == ()
     assert as_conditions([lambda metrics: True], "stop_conditions")[0]({})

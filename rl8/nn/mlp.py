@@ -10,6 +10,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from rl8.checks import check_choice, check_range
+from rl8.kinds import is_list
 
 ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "elu": nn.ELU,
@@ -54,7 +55,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("model.activation", activation, ACTIVATIONS)
-        if not isinstance(hiddens, Sequence):
+        if not is_list(hiddens):
             raise TypeError(f"model.hiddens={hiddens!r} is no list. Accepted: a list of integers. Try [{hiddens}].")
         for width in hiddens:
             check_range("model.hiddens", width, 1, integer=True, hint="model.hiddens=[256,256]")

@@ -64,6 +64,7 @@ def test_activations_keep_the_size_of_signals():
             r"^model.hiddens=0 is out of range. Accepted: .*. Try model.hiddens=\[256,256",
         ),
         ([64.0], "relu", TypeError, r"^model.hiddens=64.0 is not an integer"),
+        ("64,64", "relu", TypeError, r"^model.hiddens='64,64' is no list. .* Try \[64,64\]"),
         (64, "relu", TypeError, r"^model.hiddens=64 is no list. Accepted: a list of integers. Try \[64\]"),
         (
             [64],
