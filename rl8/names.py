@@ -59,6 +59,25 @@ THEIRS: Final = {
     "device=cuda": "gpu use_gpu use_cuda",
 }
 
+# Their names whose values have another unit or form than ours, and what ours has.
+FORMS: Final = {
+    "num_iterations max_iterations max_epochs": "it counts env steps, algo.num_envs * algo.horizon an iteration",
+    "num_minibatches num_mini_batches mini_batches n_minibatches": "it is the size of a minibatch, not how many there "
+    "are",
+    "n_eval_episodes eval_episodes": "it counts environments, each for algo.horizon steps",
+    "eval_freq eval_interval evaluate_every eval_every save_interval save_freq checkpoint_interval save_frequency "
+    "save_every": "it counts iterations",
+    "anneal_lr lr_decay learning_rate_scheduler schedule": "it lists env steps and values; algo.schedules.lr=linear "
+    "falls to 0",
+    "clip_vloss use_clipped_value_loss clip_predicted_values truncate_grads": "it is a limit, and null for none",
+    "init_noise_std init_std": "it is the logarithm",
+    "hidden_size hidden_units": "it is a list, [64, 64] for two layers",
+    "verbose progress_bar": "it is auto, live, plain or none",
+    "reward_scaling rewards_shaper": "it is true or false",
+}
+
+_FORM_OF: Final = {name: form for names, form in FORMS.items() for name in names.split()}
+
 _OURS: Final = {name: ours for ours, names in THEIRS.items() for name in names.split()}
 
 # Options of `Trainer` and `Algorithm` that are not named like the last part of the key.
@@ -78,7 +97,16 @@ _IN_PYTHON: Final = {
 
 def ours(name: str) -> str | None:
     """Return our key for an option that another library calls `name`, None if none does."""
-    return _OURS.get(name.rpartition(".")[2].lower().replace("-", "_"))
+    return _OURS.get(_plain(name))
+
+
+def form(name: str) -> str | None:
+    """Return what our key's values are where those of another library's `name` are something else; else None."""
+    return _FORM_OF.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.rpartition(".")[2].lower().replace("-", "_")
 
 
 def ours_in_python(name: str) -> str | None:

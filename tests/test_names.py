@@ -1,10 +1,12 @@
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
 from rl8 import Trainer
 from rl8.config.compose import checked, composer
 from rl8.env import CartPole
-from rl8.names import THEIRS, ours, ours_in_python
+from rl8.names import FORMS, THEIRS, ours, ours_in_python
 
 
 def test_our_keys_exist():
@@ -50,6 +52,27 @@ def test_their_names_are_answered_with_ours_and_the_advice_works(word, ours):
             checked([word])
         assert str(caught.value).endswith(f"Try {ours}.")
         checked([ours])
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        (
+            "max_iterations=10",
+            "Try goal.env_steps=<value>: it counts env steps, algo.num_envs * algo.horizon an iteration.",
+        ),
+        ("algo.num_minibatches=4", "Try algo.sgd_minibatch_size=<value>: it is the size of a minibatch, not how many "),
+        ("init_noise_std=1.0", "Try network.log_std=<value>: it is the logarithm."),
+    ],
+)
+def test_no_value_is_advised_where_theirs_counts_something_else(word, advice):
+    with composer(), pytest.raises(ValueError, match=re.escape(advice)):
+        checked([word])
+
+
+def test_what_has_another_form_is_a_name_of_theirs():
+    known = {name for names in THEIRS.values() for name in names.split()}
+    assert {name for names in FORMS for name in names.split()} <= known
 
 
 @pytest.mark.parametrize(

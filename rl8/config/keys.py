@@ -102,6 +102,9 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
             f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
             f"with a plus sign what else the class {node['_target_']} takes: +{key}={value} if it takes that."
         )
+    form = names.form(parts[depth]) if translated else None
+    if form is not None and value is not None:
+        return f"{unknown_key(key, parent, known, guess)} Try {guess}=<value>: {form}."
     advice = f"{mark}{guess}"
     if value is not None:
         advice += f"={value}"
