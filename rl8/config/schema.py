@@ -30,6 +30,9 @@ from rl8.settings import DeviceSettings, TrainerSettings
 
 Options = TypeVar("Options")
 
+# Those that take what the file of algo sets, the rate alone.
+_OPTIMIZERS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -152,6 +155,8 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
             raise ValueError(f"{key}={as_text(cfg.get(key))} is no group of options. Accepted: values of {key}'s keys.")
     if OmegaConf.select(cfg, "algo.optimizer") is None:  # a schedule may refer to its rate
         raise ValueError(no_class("algo.optimizer"))
+    if not OmegaConf.is_dict(cfg.algo.optimizer):
+        raise ValueError(_no_optimizer(as_text(cfg.algo.optimizer)))
     config, before = _plain(cfg), _plain(reference, lenient=True)
     trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     seed = convert("seed", config.get("seed"), int, 1)
@@ -380,6 +385,14 @@ def _callbacks(values: Any, before: Any) -> tuple[Part, ...]:
             raise ValueError(no_class(key))
         found.append(made)
     return tuple(found)
+
+
+def _no_optimizer(value: str) -> str:
+    near = value if "." in value else f"torch.optim.{closest(value, _OPTIMIZERS) or 'Adam'}"
+    return (
+        f"algo.optimizer={value} is no group of options. Accepted: its class as algo.optimizer._target_, the class's "
+        f"options beside it. Try algo.optimizer._target_={near}."
+    )
 
 
 def _check_targets(key: str, node: Any) -> None:

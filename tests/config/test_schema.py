@@ -92,6 +92,12 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["algo.num_envs=1.5"], r"algo\.num_envs=1\.5 is of the wrong kind\. Accepted: an integer"),
         (["algo.optimizer.lr=abc"], r"algo\.optimizer\.lr=abc is of the wrong kind"),
         (["algo.optimizer._target_=torch.optim.Adm"], r"Try algo\.optimizer\._target_=torch\.optim\.Adam"),
+        (
+            ["algo.optimizer=adamw"],
+            r"algo\.optimizer=adamw is no group .* Try algo\.optimizer\._target_=torch\.optim\.AdamW",
+        ),
+        (["algo.optimizer=3"], r"algo\.optimizer=3 is no group .* Try algo\.optimizer\._target_=torch\.optim\.Adam\."),
+        (["algo.optimizer=torch.optim.SGD"], r"Try algo\.optimizer\._target_=torch\.optim\.SGD\."),
         (["~algo.optimizer"], r"algo\.optimizer has no _target_"),
         (["algo._target_=rl8.ppo.algorithm.Algoritm"], r"Try algo=ppo\."),
         (["~algo._target_"], r"algo\._target_=None is no class"),
