@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rl8 import __version__
+from rl8 import __version__, names
 from rl8.checks import unknown
 from rl8.config import compose
 from rl8.config.keys import check_key
@@ -194,6 +194,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ValueError: Always.
         """
+        if message.startswith("the following arguments are required: RUN"):
+            raise ValueError(
+                f"{self.prog} needs a run. Accepted: its folder, its checkpoint.pt, its MLflow id, or latest. "
+                f"Try {self.prog} latest."
+            )
         raise ValueError(f"{message[:1].upper()}{message[1:]}. `{self.prog} --help` lists what is accepted.")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
@@ -211,9 +216,14 @@ class Parser(argparse.ArgumentParser):
                 value = value or next((word for word in known.overrides if "=" not in word), "<option>")
                 raise ValueError(f"{name} is no flag: groups are written without dashes. Try {group}={value}.")
             key = group if "." in group else compose.namesake(group.replace("-", "_"))
-            if key is not None and "=" not in key and self.prog == "rl8":
+            if self.prog == "rl8" and name in ("-f", "--file"):
+                value = value or next((word for word in known.overrides if "=" not in word), "config.yaml")
+                raise ValueError(f"{name} is a flag of `rl8 train`. Try rl8 train -f {value}.")
+            if self.prog == "rl8" and key is not None:
                 value = value or next((word for word in known.overrides if "=" not in word), "<value>")
-                raise ValueError(f"{name} is no flag: keys are written without dashes. Try {key}={value}.")
+                form = names.form(group)
+                advice = key if "=" in key else f"{key}=<value>: {form}" if form else f"{key}={value}"
+                raise ValueError(f"{name} is no flag: keys are written without dashes. Try {advice}.")
             raise ValueError(unknown("flag", name, flags))
         return known
 

@@ -100,7 +100,8 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"-f {path} is neither YAML nor JSON. Accepted: a file that ends in .yaml, .yml or .json.")
     if not check_path("-f", path).is_file():
         near = sorted(str(other) for other in path.parent.glob("*") if other.suffix in (".yaml", ".yml", ".json"))
-        raise ValueError(f"-f {path} does not exist. Accepted: a file; there: {', '.join(near) or 'no such file'}.")
+        there = f"there: {', '.join(near)}" if near else f"in {path.parent.resolve()} there is none"
+        raise ValueError(f"-f {path} does not exist. Accepted: a YAML or JSON file; {there}.")
     try:
         content = (
             json.loads(path.read_text(encoding="utf-8"))

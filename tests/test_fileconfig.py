@@ -80,7 +80,9 @@ def test_files_that_cannot_be_read(workdir, name, text, message):
 
 def test_a_missing_file_names_those_that_are_there(workdir):
     (workdir / "config.yaml").write_text("env_cls: rl8.env.CartPole\n")
-    with pytest.raises(ValueError, match=r"-f .*conf\.yaml does not exist\. Accepted: a file; there: .*config\.yaml\."):
+    with pytest.raises(
+        ValueError, match=r"conf\.yaml does not exist\. Accepted: a YAML or JSON file; there: .*config\.yaml\."
+    ):
         read(workdir / "conf.yaml")
 
 

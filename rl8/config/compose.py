@@ -221,11 +221,7 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     settings: DictConfig = root.hydra
     if settings.mode != RunMode.MULTIRUN:
         if swept:
-            key, values = swept[0].get_key_element(), _as_text(swept[0])
-            raise ValueError(
-                f"{swept[0].input_line!r} gives several values. Accepted: one value, {key}=[{values}] for a list, or "
-                f"-m to train once with each. Try rl8 -m {swept[0].input_line}."
-            )
+            raise ValueError(_several(swept[0], root))
         return settings, [list(overrides)]
     params = settings.sweeper.get("params") or {}
     choices: dict[str, list[str]] = {}
@@ -245,6 +241,22 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
     first = [values[0] for values in choices.values()]
     others = [(place, value) for place, values in enumerate(choices.values()) for value in values[1:]]
     return settings, [first, *([*first[:place], value, *first[place + 1 :]] for place, value in others)]
+
+
+def _several(override: Override, root: DictConfig) -> str:
+    """Return the message for several values without a sweep; a list is advised where the key's value is one."""
+    key, line, values = override.get_key_element(), str(override.input_line), _as_text(override)
+    usual: Any = ""
+    with contextlib.suppress(OmegaConfBaseException):  # it refers to what only a job knows
+        usual = "" if _is_group(override) else OmegaConf.select(root, key, throw_on_missing=False)
+    if OmegaConf.is_list(usual) and "[" not in values:
+        return f"{line!r} gives several values. Accepted: a list. Try {key}=[{values}]."
+    # constants of an environment may be one per environment
+    lists = "[" not in values and (usual is None or (key.startswith("env.") and usual != ""))
+    either = f", {key}=[{values}] for a list" if lists else ""
+    return (
+        f"{line!r} gives several values. Accepted: one value{either}, or -m to train once with each. Try rl8 -m {line}."
+    )
 
 
 def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[DictConfig, DictConfig]:
@@ -361,8 +373,15 @@ def parse(line: str) -> Override:
         ValueError: If it is no override.
     """
     key, equals, value = line.partition("=")
+    if key.strip() and key != key.strip():
+        raise ValueError(
+            f"{line!r} has spaces around the =. Accepted: key=value in one word. "
+            f"Try {key.strip()}={shlex.quote(value.strip())}."
+        )
     if not key or not (equals or key.startswith("~")):
         near = closest(key, [*GROUPS, *COMMANDS]) if key.isidentifier() else None
+        if key in COMMANDS:
+            raise ValueError(f"{line!r} is a command. Accepted: it as the first word. Try rl8 {key} ...")
         guess = f" Did you mean {f'{near}=<option>' if near in GROUPS else near!r}?" if near else ""
         name, _, text = key.partition(":")
         advice = f"{near}=<option>" if near in GROUPS else f"{name or 'key'}={text or '<value>'}"
@@ -518,6 +537,12 @@ def _check_choice(override: Override) -> None:
             f"{override.input_line!r} leaves no {group}. Accepted: {group}=<option>, one of {', '.join(known)}.{none}"
         )
     if not isinstance(value, str) or value not in known:
+        text = _as_text(override)
+        if text in known:
+            raise ValueError(
+                f"{group}={text} is read as a number or a truth, not as the option of that name. Accepted: the name in "
+                f"quotes that reach rl8. Try {group}=\\'{text}\\'."
+            )
         for folder in folders()[1:]:
             check_endings(folder, group, str(value))
         raise ValueError(unknown_option(group, _as_text(override), known))

@@ -223,7 +223,7 @@ def split(words: Sequence[str], command: str) -> tuple[list[str], list[str]]:
     if not runs:
         raise ValueError(
             f"rl8 {command} needs a run. Accepted: its folder, its policy.pt or checkpoint.pt, its MLflow id, or "
-            f"latest. Try rl8 {command} latest."
+            f"latest. Try rl8 {command} latest{' --format torch' if command == 'export' else ''}."
         )
     compose.prepare()
     return runs, [word for word in words if word not in runs]

@@ -166,6 +166,29 @@ def test_a_launcher_that_is_not_installed_says_what_to_type(folder, monkeypatch)
         checked("hydra/launcher=cluster")
 
 
+def test_an_option_that_reads_as_a_number_is_chosen_in_quotes(folder):
+    (folder / "conf" / "env" / "nan.yaml").write_text("_target_: my_env.MyEnv\n")
+    with pytest.raises(ValueError, match=r"env=nan is read as a number or .* Try env=\\'nan\\'\.$"):
+        checked("env=nan")
+    assert checked("env='nan'")[0].env._target_ == "my_env.MyEnv"
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("model.hiddens=64,64", r"Accepted: a list\. Try model\.hiddens=\[64,64\]\.$"),
+        ("model.hiddens=[64,64],[8]", r"one value, or -m .* Try rl8 -m model\.hiddens=\[64,64\],\[8\]\.$"),
+        ("model.policy_obs=a,b", r"one value, model\.policy_obs=\[a,b\] for a list, or -m "),
+        ("env.gravity=1,2", r"one value, env\.gravity=\[1,2\] for a list, or -m "),
+        ("env=cartpole,pendulum", r"one value, or -m "),
+        ("seed=1,2", r"one value, or -m .* Try rl8 -m seed=1,2\.$"),
+    ],
+)
+def test_several_values_are_a_list_only_where_the_key_takes_one(word, advice):
+    with pytest.raises(ValueError, match=f"gives several values.*{advice}"):
+        expanded(word, multirun=False)
+
+
 def test_the_root_file_must_exist(folder):
     (folder / "conf" / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 7\n")
     with compose.composer():
