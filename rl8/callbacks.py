@@ -9,9 +9,18 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rl8.checks import unknown
+
 Trainer = Any  # an `rl8.Trainer`; its file imports this one
 
 HOOKS: Final = ("on_start", "on_collect", "on_iteration", "on_evaluation", "on_checkpoint", "on_end")
+# What other libraries call them.
+_ELSEWHERE: Final = {
+    "on_step": "on_iteration",
+    "on_rollout_end": "on_collect",
+    "on_training_start": "on_start",
+    "on_training_end": "on_end",
+}
 
 
 class Callback:
@@ -71,7 +80,8 @@ class Callbacks:
         trainer: What they are called with.
 
     Raises:
-        TypeError: If one is no callback, or a hook of one can't be called with the trainer and metrics.
+        TypeError: If one is no callback, has a method that is called like a hook and is none, or a hook that can't be
+            called with the trainer and metrics.
     """
 
     def __init__(self, callbacks: Sequence[Callback], trainer: Trainer) -> None:
@@ -86,6 +96,12 @@ class Callbacks:
                     f"callbacks[{index}]={callback!r} is no callback. Accepted: objects of a class derived from "
                     f"rl8.callbacks.Callback. Try callbacks=[{made}]."
                 )
+            for name in dir(type(callback)):
+                if name.startswith("on_") and name not in HOOKS:
+                    raise TypeError(
+                        f"{type(callback).__name__} would never be called in {name}. "
+                        f"{unknown('hook', name, HOOKS, guess=_ELSEWHERE.get(name))} Other methods have other names."
+                    )
             _check_signatures(callback)
         self._callbacks, self._trainer = tuple(given), trainer
         self._hooks = {

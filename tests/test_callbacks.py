@@ -10,6 +10,16 @@ from rl8.env import CartPole
 QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": False, "eval_num_envs": 4}
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("on_iterations", "on_iteration"), ("on_step", "on_iteration"), ("on_evaluate", "on_evaluation")],
+)
+def test_a_hook_that_there_is_not_is_refused(name, meant):
+    mine = type("Mine", (Callback,), {name: lambda self, trainer, metrics: None})
+    with pytest.raises(TypeError, match=rf"^Mine would never.* in {name}. Unknown hook .* Did you mean '{meant}'"):
+        Trainer(Steering, **QUIET, callbacks=[mine()])
+
+
 class Notes(Callback):
     """Writes down what it is called with."""
 
