@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from rl8 import launch, runs
 from rl8.config import compose
+from rl8.config.effects import refusal
 from rl8.config.schema import Plan, check
 from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
     found = runs.find(args.run, "checkpoint")
     plan = plan_of(found, args.run, args.overrides)
     launch.verify(plan)
+    if plan.idle:
+        raise ValueError(refusal(plan.idle))
     if launcher.is_wanted(plan.device):
         return launcher.launch(["resume", args.run, *args.overrides], plan.device)
     return launch.train(plan, found.folder, args.overrides)

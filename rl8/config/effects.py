@@ -18,9 +18,6 @@ REFERRED: Final = ("network", "goal")
 # Why changing a key may change neither weights nor files, and is accepted all the same.
 ACCEPTED: Final = {
     "goal.metric": "what sweeps are compared by",
-    "trainer.experiment_name": "names what is recorded; tracking may be off",
-    "trainer.run_name": "names what is recorded; tracking may be off",
-    "trainer.seconds_per_log": "how densely is recorded; tracking may be off",
     "trainer.view": "what the terminal shows",
     "device.piece_size": "how gradients are computed, not what they are",
     "device.num_threads": "how fast it is",
@@ -37,6 +34,16 @@ def _scheduled(name: str) -> Reason:
         schedules[f"algo.{name}_schedule"] = getattr(hparams, f"{name}_schedule", None)
         found = [key for key, points in schedules.items() if _starts_at_zero(points)]
         return f"{found[0]} says the value from env step 0 on" if found else ""
+
+    return reason
+
+
+def _unrecorded(*writers: str) -> Reason:
+    """Return the reason why a key that says how a run is recorded has no effect: none of the writers is on."""
+
+    def reason(_: Hyperparameters, config: Mapping[str, Any]) -> str:
+        trainer = config["trainer"]
+        return "" if any(trainer[name] for name in writers) else "nothing records the run: trainer.track is false"
 
     return reason
 
@@ -66,6 +73,9 @@ RULES: Final[dict[str, Reason]] = {
         key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
         for key in ("model.activation", "network.activation")
     },
+    "trainer.experiment_name": _unrecorded("track", "wandb"),
+    "trainer.run_name": _unrecorded("track", "wandb"),
+    "trainer.seconds_per_log": _unrecorded("track", "wandb", "tensorboard"),
     "device.patience_s": lambda _, config: (
         "" if config["device"]["processes"] > 1 or launched.is_worker() else "one process waits for no other"
     ),
@@ -87,6 +97,7 @@ def idle(
     for key in typed:
         reason = RULES[key](hparams, config) if key in RULES else ""
         serves = key.split(".")[0] in REFERRED and key not in ACCEPTED
+        serves = serves and not (key == "goal.env_steps" and _is_bounded(config))
         if serves and not _refers(OmegaConf.to_container(raw, resolve=False), key):
             reason = _unreferred(key, config)
         if reason:
@@ -130,6 +141,12 @@ def _refers(node: Any, key: str) -> bool:
         return any(_refers(value, key) for value in node)
     group = key.split(".")[0]
     return isinstance(node, str) and any(f"${{{name}}}" in node for name in (key, group))
+
+
+def _is_bounded(config: Mapping[str, Any]) -> bool:
+    """Return whether `goal.env_steps` ends a run as an upper bound; see `rl8.launch.bounded`."""
+    room, _, name = str((config.get("stop") or {}).get("_target_", "")).rpartition(".")
+    return room == "rl8.conditions" and name not in ("EnvSteps", "Never")
 
 
 def _unreferred(key: str, config: Mapping[str, Any]) -> str:

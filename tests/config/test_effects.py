@@ -58,6 +58,9 @@ def _program(program):
             "algo.normalize_advantages_per_minibatch",
             "algo.normalize_advantages is false",
         ),
+        (["trainer.experiment_name=e"], "trainer.experiment_name", "nothing records the run: trainer.track is false"),
+        (["trainer.run_name=r"], "trainer.run_name", "nothing records the run: trainer.track is false"),
+        (["trainer.seconds_per_log=0"], "trainer.seconds_per_log", "nothing records the run: trainer.track is false"),
         (["algo.bootstrap=none"], "algo.bootstrap", "no time limit ends an episode"),
         (["algo.seqs_per_state_reset=4"], "algo.seqs_per_state_reset", "the policy carries no state"),
     ],
@@ -69,7 +72,14 @@ def test_a_typed_key_without_effect_has_a_reason(tmp_path, words, key, reason):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["algo.amp_dtype=bf16"], ["goal.target=-3", "stop=target", "trainer.steps_per_eval=1"]]
+    "words",
+    [
+        [],
+        ["trainer.track=true", "trainer.run_name=r"],
+        ["env=discrete_dummy", "stop=wall_time", "goal.env_steps=48"],
+        ["algo.amp_dtype=bf16"],
+        ["goal.target=-3", "stop=target", "trainer.steps_per_eval=1"],
+    ],
 )
 def test_what_acts_or_stays_as_it_was_is_accepted(tmp_path, words):
     assert launch.rehearse(plan(*BASE, *words), tmp_path).idle == {}
