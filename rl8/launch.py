@@ -32,7 +32,7 @@ from rl8.config import effects
 from rl8.config.compose import option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
-from rl8.kinds import convert, first_arguments, is_simple
+from rl8.kinds import as_text, convert, first_arguments, is_simple
 from rl8.parallel import launched
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.scheduled import check_rate, schedule_of
@@ -347,10 +347,21 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     if video in plan.typed and plan.trainer.steps_per_video and not trainer.algorithm.env.has_pictures:
         found[video] = "the environment draws no pictures"
     batch = trainer.algorithm.hparams.batch_size * launched.size()
+    notes += _removed(plan)
     goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
     if goal is not None and goal < batch:
         notes.append(f"goal.env_steps={goal:,} is less than one iteration of num_envs * horizon = {batch:,} env steps.")
     return Rehearsal(plan.typed, found, tuple(notes))
+
+
+def _removed(plan: Plan) -> Iterator[str]:
+    """Yield what acts in place of options of classes that were typed away: the class's own default."""
+    for part in filter(None, (plan.env, plan.model, plan.distribution, plan.optimizer, *plan.callbacks)):
+        parameters = inspect.signature(get_object(part.target)).parameters
+        for key in plan.typed:
+            name = key.removeprefix(f"{part.key}.")
+            if name in parameters and name != key and name not in part.options:
+                yield f"{key} is removed, so {key}={as_text(parameters[name].default)} acts, the default of the class."
 
 
 def _names(shapes: Mapping[str, Any]) -> Iterator[str]:

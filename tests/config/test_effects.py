@@ -87,9 +87,10 @@ def test_what_acts_or_stays_as_it_was_is_accepted(tmp_path, words):
 
 def test_what_is_worth_a_line(tmp_path):
     removed = [word for word in BASE if "horizons" not in word]
-    notes = launch.rehearse(plan(*removed, "~algo.gamma", "goal.env_steps=8"), tmp_path).notes
+    notes = launch.rehearse(plan(*removed, "~algo.gamma", "~env.gravity", "goal.env_steps=8"), tmp_path).notes
     assert notes == (
         "algo.gamma is removed, so algo.gamma=0.95 acts, the default of the class.",
+        "env.gravity is removed, so env.gravity=9.8 acts, the default of the class.",
         "goal.env_steps=8 is less than one iteration of num_envs * horizon = 16 env steps.",
     )
     assert plan("experiment=cartpole_cuda").notes == (
