@@ -86,6 +86,9 @@ MISTAKES = {
     "-p algo": "--package is for --cfg, which prints the config. Try rl8 --cfg job --package algo.",
     "--resolve": "--resolve is for --cfg",
     "-m seed=range(1,1)": "'seed=range(1,1)' gives no values.",
+    "-m seed=1,2,1": "'seed=1,2,1' gives seed=1 twice, which would train the same twice. Accepted: each value once. Try"
+    " seed=1,2.",
+    "-m algo.gamma=0.9,0.90": "gives algo.gamma=0.9 twice",
     "seed=18446744073709551616": "seed=18446744073709551616 is too large.",
     "algo.seqs_per_state_reset=4": "algo.seqs_per_state_reset: the policy carries no state from step to step.",
     "hydra.run.dir=/dev/null/x": "hydra.run.dir=/dev/null/x can't be a run's folder: /dev/null is no folder.",

@@ -229,6 +229,13 @@ def expand(overrides: Sequence[str], config_name: str, multirun: bool) -> tuple[
         key, value = override.get_key_element(), override.value()
         if override.is_discrete_sweep():
             choices[key] = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+            twice = next((word for word in choices[key] if choices[key].count(word) > 1), None)
+            if twice is not None:
+                once = ",".join(word.partition("=")[2] for word in dict.fromkeys(choices[key]))
+                raise ValueError(
+                    f"{override.input_line!r} gives {twice} twice, which would train the same twice. Accepted: each "
+                    f"value once. Try {key}={once}."
+                )
             if not choices[key]:
                 raise ValueError(f"{override.input_line!r} gives no values. Accepted: at least one. Try {key}=1,2.")
         elif isinstance(value, IntervalSweep):
