@@ -31,7 +31,7 @@ from rl8.checkpoint import (
     start_from,
 )
 from rl8.checks import MAX_SEED, check_range, is_mistake, unknown_metric
-from rl8.conditions import Condition, Never, Or, as_conditions
+from rl8.conditions import Condition, EnvSteps, Never, Or, as_conditions, flat
 from rl8.env import Env
 from rl8.files import RunFiles
 from rl8.guest import stop_signals
@@ -41,6 +41,7 @@ from rl8.parallel.failure import FirstFailedError, PeerError
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
+from rl8.ppo.scheduled import rates
 from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_names, shares, to_host
 from rl8.rng import forked
@@ -803,7 +804,7 @@ class Trainer:
                 f"Episodes end by themselves, but a reset every {every} steps cuts them off. "
                 "algo.horizons_per_env_reset=-1 lets them go on."
             )
-        for note in self._notes:
+        for note in (*self._notes, *_rate_ends(algorithm, stop)):
             view.message(note)
         self._notes = []
         return view
@@ -855,6 +856,16 @@ def _go_on(stop: Condition, resumed: Saved | None) -> tuple[dict[str, float], bo
         note = "The stop condition is another than the checkpoint's, so it counts from here on."
         return metrics, bool(metrics) and bool(copy.deepcopy(stop)(metrics)), note
     return metrics, bool(metrics) and bool(stop(metrics)), ""
+
+
+def _rate_ends(algorithm: Algorithm, stop: Condition) -> Iterator[str]:
+    """Yield what is to be said where training may go on after the learning rate has fallen to 0."""
+    zero, ends = algorithm.lr.zero_from, [each.env_steps for each in flat([stop]) if isinstance(each, EnvSteps)]
+    if algorithm.lr.moves and zero is not None and min(ends, default=zero + 1) > zero:
+        yield (
+            f"The learning rate is 0 from {zero:,} env steps on, where nothing more is learned, and training may go on "
+            f"after that. algo.{rates(algorithm.hparams)[1]} says so; where it ends at goal.env_steps, raise that."
+        )
 
 
 def _check_last(found: runs.Found) -> None:

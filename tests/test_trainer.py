@@ -608,6 +608,13 @@ def test_settings_of_resets_that_changed_act_at_once():
     assert Trainer(Endless, resume="a", env_config={"noise": 3.0}, **options).algorithm.env.noise == 3.0
 
 
+@pytest.mark.parametrize(("steps", "said"), [(BATCH, False), (3 * BATCH, True)])
+def test_a_rate_that_falls_to_0_before_the_end_is_worth_a_line(capsys, steps, said):
+    trainer = Trainer(Endless, lr_schedule=[[0, 1e-3], [2 * BATCH, 0.0]], **{**QUIET, "view": "plain"})
+    trainer.run(stop_conditions=[EnvSteps(steps)])
+    assert ("learning rate is 0 from 128 env steps on" in capsys.readouterr().out) is said
+
+
 def test_a_run_begins_from_one_thing():
     with pytest.raises(ValueError, match=r"trainer.resume=a and trainer.init_from=b exclude one another. Accepted: tr"):
         Trainer(Endless, resume="a", init_from="b", **QUIET)

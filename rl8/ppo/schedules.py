@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from rl8.checks import MAX_STEPS, check_choice, check_range
@@ -71,6 +71,14 @@ class Schedule:
             return value
         since, until = self._env_steps[index], self._env_steps[index + 1]
         return value + (self._values[index + 1] - value) * (env_steps - since) / (until - since)
+
+    @property
+    def zero_from(self) -> int | None:
+        """Env steps from which on the value stays 0; None where it does not."""
+        zeros = list(
+            takewhile(lambda point: point[1] == 0, zip(self._env_steps[::-1], self._values[::-1], strict=True))
+        )
+        return zeros[-1][0] if zeros else None
 
     def __repr__(self) -> str:
         points = list(zip(self._env_steps, self._values, strict=True))

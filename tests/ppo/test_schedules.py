@@ -111,3 +111,16 @@ def test_a_rate_that_its_schedule_contradicts_is_refused_with_both_ways_out():
     )
     with pytest.raises(ValueError, match=message):
         starting_rate(0.01, [[0, 0.002], [100, 0.0]], typed=True)
+
+
+@pytest.mark.parametrize(
+    ("points", "kind", "zero"),
+    [
+        ([[0, 1.0], [10, 0.0]], "interp", 10),
+        ([[0, 1.0], [10, 0.0], [20, 0.0]], "step", 10),
+        ([[0, 0.0], [10, 1.0]], "interp", None),
+        (None, "step", None),
+    ],
+)
+def test_from_when_on_a_value_stays_0(points, kind, zero):
+    assert Schedule(1.0, points, kind).zero_from == zero
