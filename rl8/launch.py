@@ -29,7 +29,7 @@ from rl8.callbacks import Callback
 from rl8.checks import check_path, closest, is_mistake, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config import effects
-from rl8.config.compose import option_with
+from rl8.config.compose import GROUPS, folders, option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import as_text, convert, first_arguments, is_simple
@@ -385,6 +385,9 @@ def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: 
     try:
         nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
         reason = f"{nearest} is no folder" if not nearest.is_dir() else ""
+        options = next((known for known in folders() if _is_among_options(folder, known)), None)
+        if options is not None:
+            reason = f"options are looked for in {options}"
         if not reason:
             Path(tempfile.mkdtemp(prefix=".rl8-", dir=nearest)).rmdir()  # permissions do not tell all
     except (OSError, ValueError) as error:
@@ -394,6 +397,12 @@ def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: 
             f"{key}={folder} can't be {what}: {reason}. Accepted: a folder that can be made and written to. "
             f"Try {key}={instead}."
         )
+
+
+def _is_among_options(folder: Path, options: Path) -> bool:
+    """Return whether a folder is one where options are looked for, or a group in it."""
+    place, options = folder.resolve(), options.resolve()
+    return place == options or (place.parent == options and place.name in GROUPS)
 
 
 def run(trainer: Trainer, plan: Plan) -> Outcome:

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from rl8 import launch
 from rl8.checks import is_mistake
 from rl8.conditions import EnvSteps
-from rl8.config.compose import checked, composer, options, prepare
+from rl8.config.compose import CONF, checked, composer, options, prepare
 from rl8.config.schema import Part, check
 from rl8.env import Env
 from rl8.launch import Outcome, build, locate, parts, record_failure, stop_condition, summary, train, verify
@@ -278,8 +278,13 @@ def test_env_steps_stay_an_upper_bound(words, text):
 def test_a_folder_is_checked_without_being_made(workdir):
     (workdir / "taken").write_text("a file")
     launch.check_folder("trainer.output_dir", workdir / "new" / "folder")
+    (workdir / "conf" / "env").mkdir(parents=True)
+    launch.check_folder("trainer.output_dir", Path("conf/runs"))
+    for name in ("conf", "conf/env", str(CONF / "model")):
+        with pytest.raises(ValueError, match=rf"^trainer.output_dir={name} can't be a run's folder: options are loo"):
+            launch.check_folder("trainer.output_dir", Path(name))
     with pytest.raises(ValueError, match=r"^trainer\.output_dir=taken/x can't be a run's folder: .*taken is no folder"):
         launch.check_folder("trainer.output_dir", Path("taken/x"))
     with pytest.raises(ValueError, match="too long"):
         launch.check_folder("trainer.output_dir", workdir / ("x" * 300))
-    assert [path.name for path in workdir.iterdir()] == ["taken"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["conf", "taken"]
