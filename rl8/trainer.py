@@ -389,7 +389,8 @@ class Trainer:
                         if self.history:
                             self.history[-1] |= final
                         log.add(final, self.algorithm.env_steps, always=True)
-                        view.update(final, stop.progress(metrics))
+                        reached = {data.ENV_STEPS: float(self.algorithm.env_steps)}
+                        view.update(reached | final, stop.progress(metrics))
                 with self._optional("A callback"):
                     if added := self.callbacks.call("on_end", metrics):
                         log.add(added, self.algorithm.env_steps, always=True)
@@ -564,7 +565,7 @@ class Trainer:
     def _draw(self, folder: Path) -> Path | None:
         ylabel = f"return per {self._return_per}"
         if self.algorithm.episodes is not None:
-            ylabel += f" (training: mean of the last {data.WINDOW})"
+            ylabel += f" (training: the last {data.WINDOW} episodes)"
         elif self._return_scale != 1.0:
             ylabel += ", training's in proportion"
         return plots.learning_curve(

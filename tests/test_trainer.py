@@ -576,6 +576,13 @@ def test_a_run_whose_condition_is_met_only_finishes_what_is_missing(monkeypatch)
     assert third.algorithm.iterations == 3
 
 
+def test_a_run_with_nothing_left_says_where_it_stands(capsys):
+    Trainer(Endless, output_dir="first", **QUIET).run(stop_conditions=[EnvSteps(2 * BATCH)])
+    Trainer(Endless, resume="first", **{**QUIET, "view": "plain"}).run(stop_conditions=[EnvSteps(2 * BATCH)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "  eval " in line]
+    assert line.startswith("100%     128 steps  ")
+
+
 def test_a_resumed_run_draws_all_of_its_curve(monkeypatch):
     drawn = []
     monkeypatch.setattr("rl8.view.plots.learning_curve", lambda history, *a, **k: drawn.append(history))

@@ -105,7 +105,7 @@ def _draw_training(axes: Axes, points: Points, spread: Mapping[float, float]) ->
     if any(band):
         low = [value - width for value, width in zip(smooth, band, strict=True)]
         high = [value + width for value, width in zip(smooth, band, strict=True)]
-        axes.fill_between(steps, low, high, color=_TRAIN, alpha=0.10, linewidth=0, label="training, ± std over envs")
+        axes.fill_between(steps, low, high, color=_TRAIN, alpha=0.10, linewidth=0, label="training, mean ± std")
     if len(values) > _SMOOTH_OVER:
         axes.plot(steps, values, color=_TRAIN, linewidth=0.7, alpha=0.35)
     single: dict[str, Any] = {"marker": "o", "markersize": 4.5} if len(values) == 1 else {}
