@@ -91,7 +91,10 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
             f"Unknown key {key!r}: {parent} is empty with the option that is chosen. Accepted: keys of another one. "
             f"Try {parent}=<option>; `rl8 --help` lists them."
         )
-    namesakes = [path for path in paths(reference) if path.rpartition(".")[2] == parts[-1]] if depth == 0 else []
+    # what a class takes besides may be called like a key elsewhere
+    is_open = depth > 0 and (depth < len(parts) - 1 or ("_target_" in node and parent not in CLOSED))
+    elsewhere = () if is_open or parts[0] == "hydra" else paths(reference)
+    namesakes = [path for path in elsewhere if path.rpartition(".")[2] == parts[-1]]
     near = closest(parts[depth], known)
     translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))

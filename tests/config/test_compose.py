@@ -146,6 +146,12 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["algo/gamma=1"], r"Unknown key 'algo/gamma'\. Accepted: names with dots\. Try algo\.gamma=1\."),
         (["network.hidden=[8, 8]"], r"Did you mean 'network\.hiddens'\?.* Try 'network\.hiddens=\[8, 8\]'\."),
         (["callbacks.watch.every=3"], r"callbacks is empty with the option .* Try callbacks=<option>; `rl8 --help` l"),
+        (
+            ["trainer.gamma=0.9"],
+            r"Unknown key 'trainer\.gamma'\. Did you mean 'algo\.gamma'\?.* Try algo\.gamma=0\.9\.",
+        ),
+        (["algo.env_steps=9"], r"Did you mean 'goal\.env_steps'\?.* Try goal\.env_steps=9\."),
+        (["model.gamma=1"], r"the file of model does not list it"),
         (["model.foo=3"], r"Accepted in model: .*, or with a plus sign what else .* takes: \+model\.foo=3 if it takes"),
         (["algo.hidden=3"], r"Unknown key 'algo\.hidden'\. Accepted in algo: .*, optimizer\.$"),
         (["seed.x=3"], r"Unknown key 'seed\.x': seed is 1, which has no keys\. .* Try seed=1\."),
