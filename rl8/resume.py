@@ -23,6 +23,8 @@ DESCRIPTION = (
 )
 # What may be another option; the other groups say what the run is.
 GROUPS = ("stop", "callbacks", "trainer", "device")
+# What going on itself says.
+SET = ("trainer.resume", "trainer.branch", "trainer.init_from", "trainer.output_dir")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +104,14 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
                 continue
             if override.is_delete():
                 raise ValueError(f"{override.input_line!r} removes a key. Accepted: {key}=<value>.")
+            if key in SET:
+                raise ValueError(
+                    f"{override.input_line!r} has no effect on a run that goes on: it does so from its own checkpoint, "
+                    f"in its own folder. Accepted: other keys. Try without it; trainer.branch={name} begins a new run."
+                )
             compose.check_single(override, base)
             OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
-        for key in ("branch", "init_from", "output_dir"):
-            cfg.trainer[key] = None
+        for key in SET:
+            OmegaConf.update(cfg, key, None)
         cfg.trainer.resume = str(found.file)
         return check(cfg, base, [each.key_or_group for each in overrides if each.key_or_group not in GROUPS])

@@ -55,6 +55,8 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
         (["nowhere"], "rl8: RUN=nowhere is no run. Accepted: a run's folder"),
         (["latest", "env=cartpole"], "'env=cartpole' would make it another run. Accepted: stop, callbacks, trainer, "),
         (["latest", "algo.gama=1"], "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?"),
+        (["latest", "trainer.output_dir=b"], "'trainer.output_dir=b' has no effect on a run that goes on"),
+        (["latest", "trainer.resume=b"], "'trainer.resume=b' has no effect on a run that goes on"),
         (["latest", "+algo.gamma=1"], "adds algo.gamma, which is there already. "),
         (["latest", "algo.gamma=0.5,0.9"], "gives several values. Accepted: one value; a run goes on once"),
         (["latest", "algo.amp_dtype=fp16"], "would have no effect. algo.amp_dtype: algo.enable_amp is false"),

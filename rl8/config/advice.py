@@ -44,7 +44,7 @@ def typeable(message: str, words: Sequence[str]) -> str:
     """
     for name in {word.partition("=")[0][8:] for word in words if word.startswith("network.")}:
         message = re.sub(rf"\bmodel\.{re.escape(name)}\b", f"network.{name}", message)
-    if words[:1] == ["resume"]:
+    if words[:1] == ["resume"] and not any(word.startswith("trainer.resume=") for word in words):
         message = _resumed(message)
     if not _TRY.search(message):
         return message
