@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, ParamSpec, TypeVar
+
+from rl8.checks import is_mistake
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -53,3 +57,40 @@ def missing(owner: Any, name: str, theirs: Mapping[str, str]) -> Any:
         text = f"{type(owner).__name__!r} object has no attribute {name!r}. Call {theirs[name]}."
         raise AttributeError(text, name=name, obj=owner)
     return object.__getattribute__(owner, name)  # a property's own error, or Python's words
+
+
+@contextmanager
+def in_python(spoken: bool = True) -> Iterator[None]:
+    """Let checks that fail in the block name options as Python has them, not as they are typed on a command line.
+
+    Args:
+        spoken: Whether the caller wrote Python.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if spoken and is_mistake(error) and len(error.args) == 1:
+            error.args = (as_python(str(error)),)
+        raise
+
+
+def as_python(message: str) -> str:
+    """Return a message with a command line's keys and values written as in Python: `algo.gamma=null`, `gamma=None`."""
+    for pattern, text in _IN_PYTHON:
+        message = re.sub(pattern, text, message)
+    return message
+
+
+_IN_PYTHON: Final = (
+    (r", or \$\{oc\.decode:\$\{oc\.env:NAME\}\} to read a variable", ""),
+    (r"\balgo\.optimizer\._target_", "optimizer_cls"),
+    (r"\balgo\.optimizer\.(\w+)=([^\s,]+?)(?=[.,]?(?:\s|$))", r'optimizer_config={"\1": \2}'),
+    (r"\bdevice\.device\b", "device"),
+    (r"\bdevice\.([a-z]\w*)=([^\s,]+?)(?=[.,]?(?:\s|$))", r"device=rl8.DeviceSettings(\1=\2)"),
+    (r"\b(?:algo|trainer)\.(?=[a-z])", ""),
+    (r"=null\b", "=None"),
+    (r"\bor null\b", "or None"),
+    (r"=true\b", "=True"),
+    (r"=false\b", "=False"),
+    (r"(?:(?<=Try )|(?<=Settings\())(\w+)=([a-z]+)(?=[.,)]|$)", r"\1='\2'"),  # a word is text
+)

@@ -20,7 +20,7 @@ import torch
 
 from rl8 import data, runs, seeds
 from rl8.callbacks import Callback, Callbacks
-from rl8.calls import answered, missing
+from rl8.calls import answered, in_python, missing
 from rl8.checkpoint import (
     Saved,
     check_savable,
@@ -135,20 +135,21 @@ class Trainer:
         **options: Unpack[TrainerOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
-        self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
-        writers.check(self.settings)
-        check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
-        self._seed = seeds.settled(self.settings, seed)
-        if isinstance(env, Algorithm):
-            late = [*given, *(["seed"] if seed is not None and self.settings.branch is None else [])]
-            if late:
-                raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
-            self.algorithm = env
-        else:
-            check_options(Algorithm, given, ["seed", *SETTINGS])
-            if seed is not None:
-                torch.manual_seed(seed)
-            self.algorithm = self.algorithm_cls(env, **given)
+        with in_python(not isinstance(env, Algorithm)):
+            self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
+            writers.check(self.settings)
+            check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
+            self._seed = seeds.settled(self.settings, seed)
+            if isinstance(env, Algorithm):
+                late = [*given, *(["seed"] if seed is not None and self.settings.branch is None else [])]
+                if late:
+                    raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
+                self.algorithm = env
+            else:
+                check_options(Algorithm, given, ["seed", *SETTINGS])
+                if seed is not None:
+                    torch.manual_seed(seed)
+                self.algorithm = self.algorithm_cls(env, **given)
         self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
         self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")

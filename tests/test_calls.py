@@ -3,7 +3,7 @@ import pytest
 from envs import Steering
 
 from rl8 import Algorithm, DeployedPolicy, Trainer
-from rl8.calls import answered, missing
+from rl8.calls import answered, as_python, in_python, missing
 
 SMALL = {"num_envs": 4, "horizon": 4, "track": False, "view": "none"}
 
@@ -71,3 +71,38 @@ def test_a_trainer_and_a_policy_answer_calls_of_other_libraries():
     policy = DeployedPolicy(Algorithm(Steering, num_envs=4, horizon=4).policy)
     with pytest.raises(AttributeError, match=r"no attribute 'act'\. Call policy\.predict\(obs\)"):
         policy.act(None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("algo.gamma='0.9' is text. Try algo.gamma=0.99", "gamma='0.9' is text. Try gamma=0.99"),
+        ("Try algo.gamma=0.99, or ${oc.decode:${oc.env:NAME}} to read a variable.", "Try gamma=0.99."),
+        ("device.device='gpu' is unknown. Try device.device=cpu.", "device='gpu' is unknown. Try device='cpu'."),
+        ("Try device.kernels=auto.", "Try device=rl8.DeviceSettings(kernels='auto')."),
+        ("Accepted: an integer or null. Try algo.seq_len=1.", "Accepted: an integer or None. Try seq_len=1."),
+        ("Try algo.accumulate_grads=false.", "Try accumulate_grads=False."),
+        ("trainer.view='x'. Try trainer.view=auto.", "view='x'. Try view='auto'."),
+        ("Try algo.optimizer.lr=0.1.", 'Try optimizer_config={"lr": 0.1}.'),
+        ("algo.optimizer._target_", "optimizer_cls"),
+    ],
+)  # fmt: skip
+def test_messages_speak_python(typed, written):
+    assert as_python(typed) == written
+
+
+def test_a_trainer_speaks_python_and_a_ready_algorithm_keeps_its_words():
+    with pytest.raises(TypeError, match=r"^gamma='0\.9' is text\. Accepted: a number\. Try gamma=0\.\d+\.$"):
+        Trainer(Steering, **SMALL, gamma="0.9")
+    with pytest.raises(ValueError, match=r"^device='gpu' is unknown\. .* Try device='cpu'\.$"):
+        Trainer(Steering, **SMALL, device="gpu")
+    with pytest.raises(ValueError, match=r"^view='fancy' is unknown"):
+        Trainer(Steering, **{**SMALL, "view": "fancy"})
+    with pytest.raises(ValueError, match=r"^trainer\.view='fancy' is unknown"):
+        Trainer(Algorithm(Steering, num_envs=4, horizon=4), view="fancy")
+    with pytest.raises(ValueError, match=r"^mine algo\.x=null$"), in_python():
+        int_of_my_own()
+
+
+def int_of_my_own():
+    raise ValueError("mine algo.x=null")  # no check of rl8's

@@ -121,7 +121,7 @@ def test_an_example_runs_as_written(code, workdir, monkeypatch):
     monkeypatch.setattr(Never, "__call__", lambda self, metrics: metrics["algorithm/steps"] >= 2)
     scope = {}
     if 'device="cuda"' in code and not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"device.device=cuda but torch .* sees no CUDA device. Try device=cpu"):
+        with pytest.raises(ValueError, match=r"^device=cuda but torch .* sees no CUDA device. Try device='cpu'"):
             exec(code, scope)
         return
     exec(code, scope)

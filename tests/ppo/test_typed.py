@@ -69,7 +69,7 @@ def test_a_seed_repeats_a_run_and_is_recorded():
 @pytest.mark.parametrize(
     ("seed", "error", "message"),
     [
-        (-1, ValueError, r"seed=-1 is out of range. Accepted: an integer >= 0 or null\. Try seed=1"),
+        (-1, ValueError, r"seed=-1 is out of range. Accepted: an integer >= 0 or None\. Try seed=1"),
         (2**64, ValueError, r"seed=18446744073709551616 is too large"),
         (1.5, TypeError, r"seed=1.5 is not an integer"),
     ],
