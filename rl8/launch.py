@@ -15,7 +15,7 @@ import re
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,12 +28,12 @@ from rl8 import runs
 from rl8.callbacks import Callback
 from rl8.checks import check_path, closest, is_mistake, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
-from rl8.config import effects
 from rl8.config.compose import GROUPS, folders, option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import as_text, convert, first_arguments, is_simple
 from rl8.parallel import launched
+from rl8.ppo import effects
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.scheduled import check_rate, schedule_of
 from rl8.tracking.secrets import redacted
@@ -339,7 +339,7 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     shapes = policy.distribution_cls.feature_shapes(policy.action_spec)
     found = plan.idle | effects.features(
         plan.typed,
-        set(_names(shapes)),
+        set(effects.feature_names(shapes)),
         recurrent=policy.recurrent,
         truncates=trainer.algorithm.env.truncates,
     )
@@ -362,11 +362,6 @@ def _removed(plan: Plan) -> Iterator[str]:
             name = key.removeprefix(f"{part.key}.")
             if name in parameters and name != key and name not in part.options:
                 yield f"{key} is removed, so {key}={as_text(parameters[name].default)} acts, the default of the class."
-
-
-def _names(shapes: Mapping[str, Any]) -> Iterator[str]:
-    for name, shape in shapes.items():
-        yield from _names(shape) if isinstance(shape, Mapping) else (name,)
 
 
 def check_folder(key: str, folder: Path, what: str = "a run's folder", instead: str = "outputs/mine") -> None:

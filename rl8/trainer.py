@@ -39,6 +39,7 @@ from rl8.kinds import as_text, is_list
 from rl8.parallel import launched, world
 from rl8.parallel.failure import FirstFailedError, PeerError
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
+from rl8.ppo.effects import check_given
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
 from rl8.ppo.scheduled import rates
@@ -150,6 +151,7 @@ class Trainer:
                 if seed is not None:
                     torch.manual_seed(seed)
                 self.algorithm = self.algorithm_cls(env, **given)
+                check_given(given, self.algorithm)
         self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
         self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")

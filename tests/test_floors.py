@@ -44,6 +44,7 @@ TORCH_FREE = [
     "names",
     "parallel.launched",
     "parallel.launcher",
+    "ppo.effects",
     "ppo.hyperparameters",
     "ppo.schedules",
     "resume",

@@ -8,8 +8,8 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 
 from rl8.parallel import launched
+from rl8.ppo.effects import IDLE
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import SCHEDULED
 
 Reason = Callable[[Hyperparameters, Mapping[str, Any]], str]
 
@@ -24,18 +24,8 @@ ACCEPTED: Final = {
 }
 
 
-def _starts_at_zero(schedule: Any) -> bool:
-    return isinstance(schedule, list) and bool(schedule) and isinstance(schedule[0], list) and schedule[0][:1] == [0]
-
-
-def _scheduled(name: str) -> Reason:
-    def reason(hparams: Hyperparameters, config: Mapping[str, Any]) -> str:
-        schedules = {f"algo.schedules.{name}": hparams.schedules[name]}
-        schedules[f"algo.{name}_schedule"] = getattr(hparams, f"{name}_schedule", None)
-        found = [key for key, points in schedules.items() if _starts_at_zero(points)]
-        return f"{found[0]} says the value from env step 0 on" if found else ""
-
-    return reason
+def _of_algo(reason: Callable[[Hyperparameters], str]) -> Reason:
+    return lambda hparams, _: reason(hparams)
 
 
 def _unrecorded(*writers: str) -> Reason:
@@ -50,24 +40,7 @@ def _unrecorded(*writers: str) -> Reason:
 
 # Why a key has no effect with the other options as they are; empty where it has one.
 RULES: Final[dict[str, Reason]] = {
-    **{f"algo.{name}": _scheduled(name) for name in SCHEDULED if name != "lr"},
-    "algo.lr_schedule_kind": lambda h, _: "" if h.lr_schedule else "algo.lr_schedule is null",
-    "algo.entropy_coeff_schedule_kind": lambda h, _: (
-        "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null"
-    ),
-    **{f"algo.{name}": lambda h, _: "" if h.desired_kl else "algo.desired_kl is null" for name in ("min_lr", "max_lr")},
-    "algo.clip_obs": lambda h, _: "" if h.normalize_obs else "algo.normalize_obs is false",
-    "algo.normalize_advantages_per_minibatch": lambda h, _: (
-        "algo.normalize_advantages is false"
-        if not h.normalize_advantages
-        else ""
-        if h.num_minibatches > 1
-        else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"
-    ),
-    "algo.amp_dtype": lambda h, _: "" if h.enable_amp else "algo.enable_amp is false",
-    "algo.shuffle_minibatches": lambda h, _: (
-        "" if h.num_minibatches > 1 else "one minibatch holds the whole batch (algo.sgd_minibatch_size)"
-    ),
+    **{f"algo.{name}": _of_algo(reason) for name, reason in IDLE.items()},
     "device.graphs": lambda _, config: "" if config["device"]["device"] != "cpu" else "a CPU has no CUDA graphs",
     **{
         key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
@@ -102,27 +75,6 @@ def idle(
             reason = _unreferred(key, config)
         if reason:
             found[key] = reason
-    return found
-
-
-def features(typed: tuple[str, ...], names: set[str], *, recurrent: bool, truncates: bool) -> dict[str, str]:
-    """Return the typed keys that have no effect with the policy and the environment that were built.
-
-    Args:
-        typed: Dotted keys whose value was changed on the command line.
-        names: Features that the model computes for the action distribution.
-        recurrent: Whether the policy carries a state.
-        truncates: Whether the environment has a time limit.
-    """
-    found = {}
-    if "log_std" not in names:
-        options = ("log_std", "state_dependent_std", "min_std", "max_std")
-        keys = ("network.log_std", *(f"model.{name}" for name in options))
-        found = {key: "these actions have no standard deviation" for key in keys if key in typed}
-    if not recurrent and "algo.seqs_per_state_reset" in typed:
-        found["algo.seqs_per_state_reset"] = "the policy carries no state from step to step"
-    if not truncates and "algo.bootstrap" in typed:
-        found["algo.bootstrap"] = "no time limit ends an episode of this environment"
     return found
 
 

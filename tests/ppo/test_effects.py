@@ -1,0 +1,40 @@
+import pytest
+
+from rl8 import RecurrentTrainer, Trainer
+from rl8.env import CartPole, Pendulum
+
+QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": False}
+
+
+@pytest.mark.parametrize(
+    ("trainer_cls", "options", "text"),
+    [
+        (Trainer, {"amp_dtype": "fp16"}, r"amp_dtype: enable_amp is false\. Accepted: options that act\. Drop amp_dty"),
+        (RecurrentTrainer, {"lr_schedule_kind": "interp"}, "lr_schedule_kind: lr_schedule is null"),
+        (Trainer, {"seqs_per_state_reset": 2}, "seqs_per_state_reset: the policy carries no state"),
+        (
+            Trainer,
+            {"model_config": {"log_std": -1.0}},
+            r"model_config={'log_std': -1.0}: these actions have no standard",
+        ),
+        (
+            Trainer,
+            {"model_config": {"state_dependent_std": True}},
+            "model_config={'state_dependent_std': True}: these",
+        ),
+        (
+            Trainer,
+            {"entropy_coeff": 0.1, "entropy_coeff_schedule": ((0, 0.1), (99, 0.0))},
+            "entropy_coeff: entropy_coeff_schedule says the value from env step 0 on",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_refused_in_python_too(trainer_cls, options, text):
+    with pytest.raises(ValueError, match=f"^What was given would have no effect. {text}"):
+        trainer_cls(CartPole, **QUIET, **options)
+
+
+def test_what_acts_or_is_the_default_anyway_is_accepted():
+    Trainer(CartPole, amp_dtype="bf16", model_config={"hiddens": [8], "log_std": 0.0}, **QUIET)
+    Trainer(Pendulum, model_config={"hiddens": [8], "log_std": -1.0}, **QUIET)
+    RecurrentTrainer(CartPole, seq_len=2, seqs_per_state_reset=2, **QUIET)
