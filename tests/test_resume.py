@@ -60,7 +60,6 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
         (["latest", "+algo.gamma=1"], "adds algo.gamma, which is there already. "),
         (["latest", "algo.gamma=0.5,0.9"], "gives several values. Accepted: one value; a run goes on once"),
         (["latest", "algo.amp_dtype=fp16"], "would have no effect. algo.amp_dtype: algo.enable_amp is false"),
-        (["latest", "trainer.run_name=b"], "would have no effect. trainer.run_name: nothing records the run"),
         (["latest", "algo.horizon=8"], "algo.horizon=8 differs from the checkpoint's. Try algo.horizon=4"),
         (["latest", "network.hiddens=[4]"], "the networks' shapes differ"),
     ):

@@ -28,14 +28,18 @@ def _of_algo(reason: Callable[[Hyperparameters], str]) -> Reason:
     return lambda hparams, _: reason(hparams)
 
 
-def _unrecorded(*writers: str) -> Reason:
-    """Return the reason why a key that says how a run is recorded has no effect: none of the writers is on."""
+# What says how a run is recorded, each with the writers that look at it.
+RECORDING: Final = {
+    "trainer.experiment_name": ("track", "wandb"),
+    "trainer.run_name": ("track", "wandb"),
+    "trainer.seconds_per_log": ("track", "wandb", "tensorboard"),
+}
 
-    def reason(_: Hyperparameters, config: Mapping[str, Any]) -> str:
-        trainer = config["trainer"]
-        return "" if any(trainer[name] for name in writers) else "nothing records the run: trainer.track is false"
 
-    return reason
+def unrecorded(typed: tuple[str, ...], config: Mapping[str, Any]) -> list[str]:
+    """Return the typed keys that say how a run is recorded where none of the writers that look at them is on."""
+    trainer = config["trainer"]
+    return [key for key in typed if key in RECORDING and not any(trainer[name] for name in RECORDING[key])]
 
 
 # Why a key has no effect with the other options as they are; empty where it has one.
@@ -46,9 +50,6 @@ RULES: Final[dict[str, Reason]] = {
         key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
         for key in ("model.activation", "network.activation")
     },
-    "trainer.experiment_name": _unrecorded("track", "wandb"),
-    "trainer.run_name": _unrecorded("track", "wandb"),
-    "trainer.seconds_per_log": _unrecorded("track", "wandb", "tensorboard"),
     "device.patience_s": lambda _, config: (
         "" if config["device"]["processes"] > 1 or launched.is_worker() else "one process waits for no other"
     ),

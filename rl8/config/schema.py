@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rl8 import seeds
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
 from rl8.config.compose import explain, resolvable, root_file
-from rl8.config.effects import idle
+from rl8.config.effects import idle, unrecorded
 from rl8.config.files import HYDRA_KEYS, no_callback, no_class
 from rl8.config.keys import unknown_key
 from rl8.config.targets import check_target
@@ -338,6 +338,8 @@ def _notes(cfg: DictConfig, typed: Sequence[str], config: Mapping[str, Any], dev
     for key in typed:
         if _selected(raw, *key.split(".")) is None and (value := _selected(config, *key.split("."))) is not None:
             yield f"{key} is removed, so {key}={as_text(value)} acts, the default of the class."
+    if keys := unrecorded(tuple(typed), config):
+        yield f"Without effect: {', '.join(keys)}. Nothing records the run: trainer.track is false."
     experiment = str(cfg.hydra.runtime.choices.get("experiment")) if "hydra" in cfg else ""
     made_for = experiment.rpartition("_")[2]
     if made_for in ("cpu", "cuda") and not device.device.startswith(made_for):

@@ -54,6 +54,8 @@ def sweep(
                 notify=say,
                 run_id=before.run_id if before is not None else None,
             )
+        else:
+            say("No table and no picture will compare the runs: trainer.track is false.")
         command = replace(command, run_id=parent or (before.run_id if before is not None else None))
         kept.save(folder, command)
         interrupted = True

@@ -58,9 +58,6 @@ def _program(program):
             "algo.normalize_advantages_per_minibatch",
             "algo.normalize_advantages is false",
         ),
-        (["trainer.experiment_name=e"], "trainer.experiment_name", "nothing records the run: trainer.track is false"),
-        (["trainer.run_name=r"], "trainer.run_name", "nothing records the run: trainer.track is false"),
-        (["trainer.seconds_per_log=0"], "trainer.seconds_per_log", "nothing records the run: trainer.track is false"),
         (["algo.bootstrap=none"], "algo.bootstrap", "no time limit ends an episode"),
         (["algo.seqs_per_state_reset=4"], "algo.seqs_per_state_reset", "the policy carries no state"),
     ],
@@ -93,6 +90,11 @@ def test_what_is_worth_a_line(tmp_path):
         "env.gravity is removed, so env.gravity=9.8 acts, the default of the class.",
         "goal.env_steps=8 is less than one iteration of num_envs * horizon = 16 env steps.",
     )
+    told = plan("trainer.track=false", "trainer.run_name=r", "trainer.seconds_per_log=0").notes
+    assert told == (
+        "Without effect: trainer.run_name, trainer.seconds_per_log. Nothing records the run: trainer.track is false.",
+    )
+    assert not plan("trainer.track=false", "trainer.wandb=offline", "trainer.run_name=r").notes
     assert plan("experiment=cartpole_cuda").notes == (
         "experiment=cartpole_cuda has settings made for cuda, but device=cpu.",
     )

@@ -376,7 +376,7 @@ def test_jobs_in_workers_and_one_that_dies(workdir, capfd):
         "        super().__init__(num_envs, horizon, device=device)\n"
         "        if mode == 'dies' and multiprocessing.parent_process():\n            os.abort()\n"
     )
-    words = ["-m", "env=deadly", "env.mode=dies,fine,fine", "hydra.sweep.dir=out", *UNTRACKED, "--jobs", "2"]
+    words = ["-m", "env=deadly", "env.mode=dies,fine,well", "hydra.sweep.dir=out", *UNTRACKED, "--jobs", "2"]
     assert main(words) == 1
     found = kept.results(workdir / "out")
     assert [one.error for one in found] == ["its process died of SIGABRT", "", ""]
