@@ -623,7 +623,7 @@ def test_a_rate_that_falls_to_0_before_the_end_is_worth_a_line(capsys, steps, sa
 
 
 def test_a_run_begins_from_one_thing():
-    with pytest.raises(ValueError, match=r"resume=a and init_from=b exclude one another. Accepted: tr"):
+    with pytest.raises(ValueError, match=r"resume=a and init_from=b exclude one another. Accepted: resume to"):
         Trainer(Endless, resume="a", init_from="b", **QUIET)
 
 
