@@ -42,7 +42,7 @@ from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.effects import check_given
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
-from rl8.ppo.scheduled import rates
+from rl8.ppo.schedule_options import rates
 from rl8.ppo.typed import TrainerOptions, spelled_out
 from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_names, shares, to_host
 from rl8.rng import forked

@@ -24,7 +24,7 @@ from rl8.config.keys import unknown_key
 from rl8.config.targets import check_target
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import ended, rates
+from rl8.ppo.schedule_options import ended, rates
 from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import SCHEDULED, schedule_of
+from rl8.ppo.schedule_options import SCHEDULED, schedule_of
 from rl8.ppo.schedules import Schedule
 
 #: Of `SCHEDULED`, those that the loss is made of.

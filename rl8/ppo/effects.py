@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import SCHEDULED
+from rl8.ppo.schedule_options import SCHEDULED
 
 
 def _starts_at_zero(schedule: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rl8.checks import MAX_COUNT, check_choice, check_range, largest_divisor, unknown
 from rl8.data import BOOTSTRAPS
 from rl8.kinds import convert_fields
-from rl8.ppo.scheduled import check_scheduled, check_schedules, rates
+from rl8.ppo.schedule_options import check_scheduled, check_schedules, rates
 
 # Environments if none are asked for on a CPU, where 8192 would make a first run wait; conf/device/cpu.yaml repeats it.
 CPU_NUM_ENVS: Final = 256
@@ -67,7 +67,7 @@ class Hyperparameters:
         lr_schedule_kind: As `entropy_coeff_schedule_kind`.
         schedules: Points (env steps, value) by the name of a number, which moves linearly from point to point, from
             its own value at env step 0 unless a point is there: `{"clip_param": [[1_000_000, 0.0]]}`. Numbers are
-            those of `rl8.ppo.scheduled.SCHEDULED`; each is read where a horizon begins.
+            those of `rl8.ppo.schedule_options.SCHEDULED`; each is read where a horizon begins.
         desired_kl: KL divergence per update that the learning rate is adapted to; None leaves it to schedules. See
             `rl8.ppo.adaptive`.
         min_lr: Least rate that `desired_kl` may lead to.

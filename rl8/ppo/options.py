@@ -13,7 +13,7 @@ from rl8.env import Env
 from rl8.names import ours_in_python
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
-from rl8.ppo.scheduled import check_rate, rates, schedule_of
+from rl8.ppo.schedule_options import check_rate, rates, schedule_of
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rng import forked
 
