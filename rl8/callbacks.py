@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rl8.checks import unknown
+from rl8.checks import source_file, unknown
 
 Trainer = Any  # an `rl8.Trainer`; its file imports this one
 
@@ -160,13 +160,6 @@ def _check_signatures(callback: Callback) -> None:
             cls = type(callback)
             right = ", ".join(inspect.signature(getattr(Callback, name)).parameters)
             raise TypeError(
-                f"{cls.__name__}.{name}{inspect.signature(getattr(cls, name))} in {_file(cls)} does not take what rl8 "
-                f"gives it. Write def {name}({right}): ..."
+                f"{cls.__name__}.{name}{inspect.signature(getattr(cls, name))} in {source_file(cls)} does not take "
+                f"what rl8 gives it. Write def {name}({right}): ..."
             ) from error
-
-
-def _file(cls: type) -> str:
-    try:
-        return inspect.getsourcefile(cls) or "?"
-    except TypeError:  # typed at a prompt
-        return "?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import dis
+import inspect
 import math
 import numbers
 import traceback
@@ -118,6 +119,14 @@ def check_range(
     if abs(value) > most:
         size = f"{most:,}" if isinstance(most, int) else f"{most:.3g}"
         raise ValueError(f"{key}={value!r} is too large. Accepted: {kind} up to {size}.{advice}")
+
+
+def source_file(cls: type) -> str:
+    """Return the file that a class is written in; `?` for one that was typed at a prompt."""
+    try:
+        return inspect.getsourcefile(cls) or "?"
+    except TypeError:
+        return "?"
 
 
 def check_path(key: str, value: str | Path) -> Path:

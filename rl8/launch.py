@@ -26,7 +26,7 @@ from hydra.utils import get_object, instantiate
 
 from rl8 import runs
 from rl8.callbacks import Callback
-from rl8.checks import check_path, closest, is_mistake, unknown_metric
+from rl8.checks import check_path, closest, is_mistake, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config.compose import GROUPS, folders, option_with
 from rl8.config.schema import Part, Plan
@@ -35,7 +35,7 @@ from rl8.kinds import as_text, convert, first_arguments, is_simple
 from rl8.parallel import launched
 from rl8.ppo import effects
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.scheduled import check_rate, schedule_of
+from rl8.ppo.schedule_options import check_rate, schedule_of
 from rl8.tracking.secrets import redacted
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def stop_condition(plan: Plan) -> Condition | None:
             missing = sorted(name for name in Condition.__abstractmethods__ if name in cls.__abstractmethods__)
             heads = ", ".join(f"def {name}{inspect.signature(getattr(Condition, name))}: ..." for name in missing)
             raise TypeError(
-                f"stop._target_={plan.stop['_target_']} in {inspect.getsourcefile(cls)} lacks {', '.join(missing)}, "
+                f"stop._target_={plan.stop['_target_']} in {source_file(cls)} lacks {', '.join(missing)}, "
                 f"which every condition defines. Write {heads}".replace("'", "")
             ) from error
         if isinstance(cause, TypeError) and "argument" in str(cause):

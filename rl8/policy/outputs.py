@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from rl8.checks import source_file
 from rl8.models import Model, Output
 from rl8.specs import Spec
 
@@ -22,7 +22,7 @@ def check_built(model: Model) -> None:
 def not_built(cls: type[Model], fault: str, error: Exception | None = None) -> NoReturn:
     """Raise TypeError that says how a model's constructor begins."""
     raise TypeError(
-        f"{cls.__name__}.__init__ in {inspect.getsourcefile(cls) or '?'} {fault}. Write "
+        f"{cls.__name__}.__init__ in {source_file(cls)} {fault}. Write "
         "super().__init__(observation_spec, action_spec) first."
     ) from error
 

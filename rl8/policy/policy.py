@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from rl8.checks import unknown
+from rl8.checks import source_file, unknown
 from rl8.data import ACTION_MASK
 from rl8.distributions import Distribution, default_distribution
 from rl8.kinds import plain
@@ -381,9 +381,9 @@ class Policy(nn.Module):
         try:
             inspect.signature(forward).bind(None, None)
         except TypeError as error:
-            file = inspect.getsourcefile(type(self.model)) or "?"
             raise TypeError(
-                f"{type(self.model).__name__}.forward{inspect.signature(forward)} in {file} is called with "
+                f"{type(self.model).__name__}.forward{inspect.signature(forward)} in "
+                f"{source_file(type(self.model))} is called with "
                 "observations and state. Write def forward(self, obs, state=None): ..."
             ) from error
 
