@@ -3,73 +3,46 @@
 from __future__ import annotations
 
 import copy
-import functools
-import logging
-import math
-import re
 import signal
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from rl8 import data, runs, seeds
+from rl8 import data, seeds
 from rl8.callbacks import Callback, Callbacks
 from rl8.calls import answered, in_python, missing
-from rl8.checkpoint import (
-    Saved,
-    check_savable,
-    lost_processes,
-    read_checkpoint,
-    restore,
-    save_checkpoint,
-    start_from,
-)
-from rl8.checks import MAX_SEED, check_range, is_mistake, unknown_metric
-from rl8.conditions import Condition, EnvSteps, Never, Or, as_conditions, flat
+from rl8.checkpoint import check_savable
+from rl8.checks import MAX_SEED, check_range, unknown_metric
+from rl8.conditions import Condition, Never, Or, as_conditions
 from rl8.env import Env
 from rl8.files import RunFiles
 from rl8.guest import stop_signals
-from rl8.kinds import as_text, is_list
+from rl8.kinds import is_list
 from rl8.parallel import launched, world
-from rl8.parallel.failure import FirstFailedError, PeerError
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
 from rl8.ppo.effects import check_given
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
-from rl8.ppo.schedule_options import rates
 from rl8.ppo.typed import TrainerOptions, spelled_out
-from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_names, shares, to_host
-from rl8.rng import forked
-from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
-from rl8.rollout.nonfinite import evidence
+from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_names, to_host
 from rl8.settings import TrainerSettings
 from rl8.tracking import writers
-from rl8.tracking.names import run_name, task_name
 from rl8.tracking.provenance import as_yaml
-from rl8.tracking.records import Records
-from rl8.tracking.run import NOTE, SAVED_AT, Tracker
-from rl8.tracking.secrets import redacted
-from rl8.tracking.store import close_run, first_line
-from rl8.tracking.thinning import Recorder, thinned_out
-from rl8.view import films, movies, plots
-from rl8.view.progress import NoView, Unheard, View, make_view
-from rl8.view.readings import megabytes
+from rl8.training import origin
+from rl8.training.checkpoints import Checkpoints
+from rl8.training.curve import Curve
+from rl8.training.evaluation import Evaluation
+from rl8.training.messages import Messages
+from rl8.training.report import Report, describe
+from rl8.training.resets import check_env_config
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SETTINGS = tuple(field.name for field in fields(TrainerSettings))
-# Iterations in `Trainer.history`, about 2 kB each.
-MAX_HISTORY: Final = 100_000
-# Points of a resumed run's curve that come from before.
-MAX_CURVE: Final = 2_000
-CURVE = (data.ENV_STEPS, data.ITERATIONS, data.RETURNS_MEAN, plots.RETURNS_STD, data.EVAL_RETURNS_MEAN, data.EVAL_MS)
 
 # What other libraries call a trainer's methods.
 _RUN: Final = "trainer.run(stop_conditions=[rl8.conditions.EnvSteps(100_000)])"
@@ -79,18 +52,6 @@ THEIRS: Final = {
     **dict.fromkeys(("predict", "act"), "rl8.DeployedPolicy(trainer.algorithm.policy).predict(obs)"),
     **dict.fromkeys(("load", "restore"), "Trainer(env, resume=run), or rl8.load_policy(run)"),
 }
-
-# Memory of a rollout that is worth a word, in MB.
-MB_TO_STATE: Final = 1.0
-
-# What an episode is worth beyond its time limit.
-BOOTSTRAPPED: Final = {
-    data.BOOTSTRAP_FINAL_OBS: "the value of the last observation follows",
-    data.BOOTSTRAP_LAST_VALUE: "the value before the last step follows",
-    data.BOOTSTRAP_NONE: "nothing follows",
-}
-
-_logger = logging.getLogger(__name__)
 
 
 @spelled_out(TrainerOptions, Algorithm, Hyperparameters, TrainerSettings)
@@ -112,7 +73,6 @@ class Trainer:
         settings: What a run does besides.
         history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped.
         source: The composed config as text, to be kept with the run; by default what is recorded, as YAML.
-        warnings: What failed besides training in the last `run`, a sentence each.
         stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
 
     Raises:
@@ -159,31 +119,43 @@ class Trainer:
         best = self.settings.best_metric
         if best is not None and best not in self.metric_names:
             raise ValueError(f"trainer.best_metric={best}: {unknown_metric(best, self.metric_names)}")
-        self._check_env_config()
+        check_env_config(self.settings.env_config, self.algorithm)
         if not (config is None or isinstance(config, Mapping)):
             raise TypeError(f"config={config!r} is no mapping. Accepted: what is to be recorded, by name, or None.")
         if not is_list(overrides):
             raise TypeError(f"overrides={overrides!r} is no list. Accepted: the words that were typed.")
         self.overrides = tuple(overrides)
-        self.config = copy.deepcopy(dict(config)) if config is not None else self._describe()
+        self.config = (
+            describe(self.algorithm, self.settings, self._seed) if config is None else copy.deepcopy(dict(config))
+        )
         world.check_same(self.config)
         self.source: str | None = None
-        self.history: list[dict[str, float]] = []
-        self.warnings: list[str] = []
         self.stopped_by: str | None = None
         self._stop_reason: str | None = None
-        self._notes: list[str] = []
-        self._view: View = NoView("")
+        self._messages = Messages()
+        self._evaluation = Evaluation(self.algorithm, self.settings, self._messages)
         check_savable(self.algorithm)
-        self._evaluator: Evaluator | None = None
-        self._origin: str | None = None
-        self._resumed, own = self._begin_from(seed)
-        self.files = RunFiles(self.settings, self.algorithm, own)
-        self._films = films.Films()
-        self.files.best = self._resumed.extra.get("best") if self._resumed else None
-        self._curve: list[dict[str, float]] = list(self._resumed.extra.get("curve", [])) if self._resumed else []
-        self._extra: dict[str, Any] = dict(self._resumed.extra) if self._resumed else {}
-        self.callbacks.load_state_dict(self._extra.get("callbacks", []))
+        begun = origin.begin(self.settings, self.algorithm, seed, self._messages.note)
+        self._resumed = begun.saved
+        self.files = RunFiles(self.settings, self.algorithm, begun.folder)
+        self.files.best = begun.extra.get("best")
+        self._curve = Curve(begun.extra.get("curve", []))
+        self.history = self._curve.history
+        self._checkpoints = Checkpoints(
+            self.algorithm, self.settings, self.files, self.callbacks, self._curve, self._messages, begun.extra
+        )
+        self._report = Report(
+            self.algorithm,
+            self.settings,
+            self.files,
+            self._evaluation,
+            self._curve,
+            self._messages,
+            config=self.config,
+            overrides=self.overrides,
+            origin=begun.file,
+        )
+        self.callbacks.load_state_dict(begun.extra.get("callbacks", []))
 
     if not TYPE_CHECKING:
 
@@ -200,6 +172,11 @@ class Trainer:
     def output_dir(self) -> Path:
         """Folder of the run's files; one that was not asked for is made when this is first looked at."""
         return self.files.folder
+
+    @property
+    def warnings(self) -> list[str]:
+        """What failed besides training in the last `run`, a sentence each."""
+        return self._messages.warnings
 
     # ---------------------------------------------------------------------------------------------------- parts
 
@@ -233,16 +210,14 @@ class Trainer:
         if values.get(NONFINITE):
             algorithm.reset_next()
             environments = algorithm.hparams.num_envs * world.size()
-            self._view.message(
+            self._messages.say(
                 f"{values[NONFINITE]:.0f} of {environments} environments met a number that is not finite "
                 f"before {algorithm.env_steps:,} env steps. Nothing was learned from them, and all are reset now."
             )
         for note in execution.notes():
-            self._view.message(note)
+            self._messages.say(note)
         check_finite(values, algorithm.rollout)
-        if len(self.history) >= MAX_HISTORY:
-            self.history[:] = thinned_out(self.history)
-        self.history.append(values)
+        self._curve.add(values)
         return values
 
     def eval(self, env_config: dict[str, Any] | None = None, *, deterministic: bool | None = None) -> dict[str, float]:
@@ -257,25 +232,7 @@ class Trainer:
         Returns:
             `eval/returns/mean` and so on.
         """
-        return world.from_first(lambda: self._eval(env_config, deterministic))
-
-    def _eval(self, env_config: dict[str, Any] | None, deterministic: bool | None) -> dict[str, float]:
-        begin = time.perf_counter()
-        with self.algorithm.execution.applied():
-            metrics = to_host(
-                self._evaluation().run(
-                    config=env_config if env_config is not None else self.settings.eval_env_config,
-                    deterministic=self.settings.eval_deterministic if deterministic is None else deterministic,
-                )
-            )
-        values = {f"eval/{name}": value for name, value in metrics.items()}
-        values[data.EVAL_MS] = (time.perf_counter() - begin) * 1e3
-        if not math.isfinite(values[data.EVAL_RETURNS_MEAN]):
-            self._warn(
-                f"The evaluation after {self.algorithm.env_steps:,} env steps has the return "
-                f"{values[data.EVAL_RETURNS_MEAN]}: the environment gave such a reward. It is no best checkpoint."
-            )
-        return values
+        return world.from_first(lambda: self._evaluation.run(env_config, deterministic))
 
     def stop(self, reason: str = "stopped by a callback") -> None:
         """Let `run` end after the present iteration, with a reason that is shown and recorded."""
@@ -286,7 +243,7 @@ class Trainer:
 
     def save(self, path: str | Path) -> Path:
         """Write a checkpoint that `resume` goes on from. With several processes all call it."""
-        return save_checkpoint(path, self.algorithm, self._extra)
+        return self._checkpoints.copy(path)
 
     def check(self) -> None:
         """Check what `run` checks before it trains: that the evaluation's environment can be built and reset.
@@ -295,13 +252,12 @@ class Trainer:
             ValueError: If the environment refuses it, or a stop condition watches what is not evaluated.
         """
         check_keys(self.stop_conditions, self.metric_names, evaluates=self.settings.steps_per_eval is not None)
-        self._evaluation()
+        self._evaluation.check()
 
     def close(self) -> None:
         """Let the environments go: processes and simulators end. The command line does so after a run."""
-        evaluated = [] if self._evaluator is None else [self._evaluator.env]
-        for env in {id(env): env for env in (self.algorithm.env, *evaluated)}.values():
-            env.close()
+        self.algorithm.env.close()
+        self._evaluation.close()
 
     # ------------------------------------------------------------------------------------------------------ run
 
@@ -337,81 +293,80 @@ class Trainer:
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
         stop = Or(conditions) if conditions else Never()
         check_keys(conditions, self.metric_names, evaluates=steps_per_eval is not None)
-        evaluation = self._evaluation()
-        if eval_env_config is not None and not self.algorithm.env.shared:
-            evaluation.check(eval_env_config)
-        self.warnings = []
+        self._evaluation.check(eval_env_config)
+        self._messages.warnings = []
         resumed, self._resumed = self._resumed, None
-        metrics, met, note = _go_on(stop, resumed)
-        self._notes += [note] if note else []
-        if resumed is not None and self.algorithm.env.opaque:
-            name = type(self.algorithm.env).__name__
-            self._notes.append(f"Not an exact resume: the state of {name} can't be saved, so its episodes begin anew.")
+        metrics, met = origin.go_on(stop, resumed, self._messages.note)
         self.files.open(self.source or as_yaml(self.config))
         try:
-            records = self._start_records(stop, resumed)
-            run_id = world.from_first(lambda: records.run_id)
+            self._report.record(stop, resumed)
         except BaseException:
             self.files.abandon()
             self._resumed = resumed
             raise
-        world.at_end(functools.partial(records.finish, "FAILED") if world.first() else None)
-        log = Recorder(records.log_metrics, self.settings.seconds_per_log)
         try:
-            view = self._view = self._start_view(records, stop)
+            self._report.show(stop)
             self._stop_reason = None
             with (
-                stop_signals(view.message, passed_on=launched.is_worker()) as signals,
+                stop_signals(self._messages.say, passed_on=launched.is_worker()) as signals,
                 self.algorithm.execution.applied(),
             ):
                 evaluated = False
                 self.callbacks.call("on_start", metrics)
                 while not self._is_over(met, signals):
-                    metrics = self._train_step(env_config)
+                    with self._checkpoints.evidence_if_it_fails():
+                        metrics = self.step(env_config)
                     evaluated = steps_per_eval is not None and self.algorithm.iterations % steps_per_eval == 0
-                    with self._saved_if_it_fails():
+                    with self._checkpoints.saved_if_it_fails():
                         self.callbacks.call("on_iteration", metrics)
                         if evaluated:
                             metrics |= self.eval(eval_env_config)
                             self.callbacks.call("on_evaluation", metrics)
-                    seen = stop.state_dict()
-                    met = stop(metrics)
-                    self._note(seen, metrics, records)
-                    log.add(metrics, self.algorithm.env_steps, always=evaluated)
-                    view.update(metrics, stop.progress(metrics))
-                    self._film_on_the_way(records, eval_env_config)
-                    self._checkpoint(metrics, records)
-                log.flush()
-                files = self._save(self._whole(records))
-                self.callbacks.call("on_checkpoint", metrics)
-                if not evaluated and metrics:
-                    with self._optional("The final evaluation"):
-                        final = self.eval(eval_env_config)
-                        metrics |= final
-                        final |= self.callbacks.call("on_evaluation", metrics)
-                        if self.history:
-                            self.history[-1] |= final
-                        log.add(final, self.algorithm.env_steps, always=True)
-                        reached = {data.ENV_STEPS: float(self.algorithm.env_steps)}
-                        view.update(reached | final, stop.progress(metrics))
-                with self._optional("A callback"):
-                    if added := self.callbacks.call("on_end", metrics):
-                        log.add(added, self.algorithm.env_steps, always=True)
-                reason = f"stopped by {self.stopped_by}" if self.stopped_by else self._reason(stop)
-                self._finish(metrics, files, records, reason, eval_env_config)
+                    met = self._look_at(metrics, stop, evaluated)
+                    self._evaluation.film_if_due(self.output_dir, eval_env_config, self._report.records.log_artifact)
+                    self._checkpoints.save_if_due(metrics, self._report.records)
+                self._end(metrics, stop, evaluated, eval_env_config)
         except BaseException as error:
             world.failed(error)
-            self._view.close()
-            log.flush()
-            if isinstance(error, PeerError) and error.lost_first and run_id is not None:
-                with suppress(Exception):
-                    close_run(run_id, str(error))
-            killed = not isinstance(error, Exception)  # a second Ctrl-C, sys.exit
-            records.finish("KILLED" if killed else "FAILED", "".join(traceback.format_exception(error)))
+            self._report.fail(error)
             raise
         finally:
-            self._view = NoView("")
+            self._report.close()
         return metrics
+
+    def _look_at(self, metrics: dict[str, float], stop: Condition, evaluated: bool) -> bool:
+        """Note, record and show an iteration's metrics; return whether they meet the stop condition."""
+        seen = stop.state_dict()
+        met = stop(metrics)
+        self._checkpoints.note(seen, metrics, self._report.records.run_id)
+        self._report.log(metrics, always=evaluated)
+        self._report.update(metrics, stop.progress(metrics))
+        return met
+
+    def _end(
+        self, metrics: dict[str, float], stop: Condition, evaluated: bool, eval_env_config: dict[str, Any] | None
+    ) -> None:
+        """Save what was trained, then do all that may fail: evaluate, call back, draw and film."""
+        report, optional = self._report, self._messages.optional
+        report.flush()
+        files = self._checkpoints.save(report.records)
+        self.callbacks.call("on_checkpoint", metrics)
+        if not evaluated and metrics:
+            with optional("The final evaluation"):
+                final = self.eval(eval_env_config)
+                metrics |= final
+                final |= self.callbacks.call("on_evaluation", metrics)
+                if self.history:
+                    self.history[-1] |= final
+                report.log(final, always=True)
+                reached = {data.ENV_STEPS: float(self.algorithm.env_steps)}
+                report.update(reached | final, stop.progress(metrics))
+        with optional("A callback"):
+            if added := self.callbacks.call("on_end", metrics):
+                report.log(added, always=True)
+        killed = self.stopped_by is not None
+        reason = f"stopped by {self.stopped_by}" if killed else self._reason(stop)
+        report.finish(metrics, files, reason=reason, killed=killed, eval_env_config=eval_env_config)
 
     def _is_over(self, met: bool, signals: Sequence[str]) -> bool:
         """Return whether training ends: by process 0's condition, or a signal to any process, or a callback in any."""
@@ -422,469 +377,8 @@ class Trainer:
             self.stop()
         return bool(over or number or stopped)
 
-    def _train_step(self, env_config: dict[str, Any] | None) -> dict[str, float]:
-        """Do one iteration; if that fails, leave evidence, and the policy as it is now if its weights are sound."""
-        try:
-            return self.step(env_config)
-        except BaseException as error:
-            if isinstance(error, FloatingPointError):
-                with suppress(Exception):
-                    if world.first():
-                        self.files.save_evidence({"reason": str(error), **evidence(self.algorithm.rollout)})
-            if all(bool(weight.isfinite().all()) for weight in self.algorithm.parameters):  # host sync: it is over
-                with suppress(Exception):
-                    self.files.save_policy()
-            raise
-
-    @contextmanager
-    def _saved_if_it_fails(self) -> Iterator[None]:
-        """Save what was trained if the block raises."""
-        try:
-            yield
-        except BaseException as error:
-            with suppress(Exception):
-                if world.known_to_all(error):
-                    self._save(self._extra)
-                else:  # a checkpoint takes all processes, and the others are elsewhere
-                    self.files.save_policy()
-            raise
-
-    @contextmanager
-    def _optional(self, what: str, after: str = "What was trained is saved.") -> Iterator[None]:
-        """Let a failure of the block be a warning, which also says what becomes of the run."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, PeerError) and not isinstance(error, FirstFailedError):
-                raise
-            _logger.info("".join(traceback.format_exception(error)))
-            self._warn(f"{what} failed: {type(error).__name__}: {first_line(error).rstrip('.')}. {after}")
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self._view.message(text)
-
-    def _note(self, stop: Mapping[str, Any], metrics: Mapping[str, float], records: Records) -> None:
-        """Note what a checkpoint of this moment says besides the algorithm's state.
-
-        Args:
-            stop: State of the stop condition before it saw `metrics`: a run that goes on asks it again.
-            metrics: Of the last iteration.
-            records: Where the run is recorded.
-        """
-        self._extra = {
-            "stop": dict(stop),
-            "metrics": dict(metrics),
-            "run_id": records.run_id,
-            "best": self.files.best,
-            "env_config": redacted(repr(self.settings.env_config)),
-            "callbacks": self.callbacks.state_dict(),
-        }
-
-    def _checkpoint(self, metrics: Mapping[str, float], records: Records) -> None:
-        """Write what is due: the best checkpoint, the latest one. A full disk does not end the run: room may come."""
-        best, due = self.files.is_best(metrics), self.files.due()
-        best, due = (bool(wanted) for wanted in world.most([world.first() and best, world.first() and due]))
-        if not (best or due):
-            return
-        self._extra |= {"best": self.files.best}
-        extra = self._whole(records)
-        with self._optional("A checkpoint", "Training goes on; the next one is tried at its time."):
-            if best:
-                self.files.save_best(extra)
-            if due:
-                self.files.save(extra)
-                records.set_tag(SAVED_AT, str(self.algorithm.env_steps))
-        with self._saved_if_it_fails():
-            self.callbacks.call("on_checkpoint", dict(metrics))
-
-    def _save(self, extra: Mapping[str, Any]) -> list[Path]:
-        """Write checkpoint and policy; where there is no room for the one there may be for the other.
-
-        Raises:
-            OSError: If one of them can't be written.
-        """
-        try:
-            checkpoint = self.files.save(extra)
-        except OSError:
-            with suppress(OSError):
-                self.files.save_policy()
-            raise
-        return [checkpoint, self.files.save_policy()]
-
-    def _whole(self, records: Records) -> dict[str, Any]:
-        """Return what `_note` noted, with the curve so far and what MLflow has not got yet."""
-        return {**self._extra, "curve": self._points(), "unsent": records.unsent()}
-
-    def _points(self) -> list[dict[str, float]]:
-        """Return the run's curve so far, thinned out, so that a resumed run draws all of it."""
-        points = [{name: m[name] for name in CURVE if name in m} for m in [*self._curve, *self.history]]
-        while len(points) > MAX_CURVE:
-            points = thinned_out(points)
-        return points
-
-    def _finish(
-        self,
-        metrics: Mapping[str, float],
-        files: list[Path],
-        records: Records,
-        reason: str,
-        eval_env_config: dict[str, Any] | None,
-    ) -> None:
-        """Draw curve and film, and close the run."""
-        if not world.first():
-            return
-        folder = self.output_dir
-        if (folder / runs.BEST).exists():
-            files.append(folder / runs.BEST)
-        with self._optional("The learning curve"):
-            curve = self._draw(folder)
-            files += [curve] if curve else []
-        for problem in self._films.close():
-            self._warn(f"A film could not be written: {problem}")
-        with self._optional("The film"):
-            files += self._film(folder, eval_env_config)
-        summary = {"ended": reason, "env steps": f"{self.algorithm.env_steps:,}"}
-        if data.EVAL_RETURNS_MEAN in metrics:
-            summary["evaluation"] = f"return {metrics[data.EVAL_RETURNS_MEAN]:.4g} per {self._return_per}"
-            if share := metrics.get(f"eval/{data.EPISODES_UNFINISHED}"):
-                longest = self._evaluation().max_episode_steps
-                summary["evaluation"] += f", of which {share:.0%} had not ended after {longest:,} steps"
-        note = {"task": self._title(), **summary}
-        records.set_tag(NOTE, "\n".join(f"- **{name}**: {text}" for name, text in note.items()))
-        for file in files:
-            with self._optional(f"Storing {file.name} with the run"):
-                records.log_artifact(file)
-        records.set_tag("stop_reason", reason)
-        if self.warnings:
-            records.set_tag("warnings", "\n".join(self.warnings))
-        records.set_tag(SAVED_AT, str(self.algorithm.env_steps))
-        records.finish("KILLED" if self.stopped_by else "FINISHED")
-        self._record(records.tracker)
-        summary["files"] = f"{folder} ({', '.join(file.name for file in files)})"
-        summary |= records.where
-        self._view.finish(summary)
-
-    def _draw(self, folder: Path) -> Path | None:
-        ylabel = f"return per {self._return_per}"
-        if self.algorithm.episodes is not None:
-            ylabel += f" (training: the last {data.WINDOW} episodes)"
-        elif self._return_scale != 1.0:
-            ylabel += ", training's in proportion"
-        return plots.learning_curve(
-            [*self._curve, *self.history],
-            folder / "learning_curve.png",
-            title=self._title(),
-            ylabel=ylabel,
-            scale=self._return_scale,
-        )
-
-    @property
-    def _return_steps(self) -> int:
-        """Steps that an evaluation sums rewards over."""
-        return self.settings.eval_horizon or self.algorithm.hparams.horizon
-
-    @property
-    def _return_per(self) -> str:
-        """What a return is a sum over: an episode where episodes end, else some steps."""
-        return "episode" if self.algorithm.episodes is not None else f"{self._return_steps} steps"
-
-    @property
-    def _return_scale(self) -> float:
-        """What training's returns, sums over a horizon, are shown times: sums of other lengths can't be compared."""
-        return 1.0 if self.algorithm.episodes is not None else self._return_steps / self.algorithm.hparams.horizon
-
-    def _film(self, folder: Path, eval_env_config: dict[str, Any] | None) -> list[Path]:
-        """Write a GIF and a strip of pictures of the policy at work, where the environment can draw."""
-        if not self.settings.render or not self.algorithm.env.has_pictures:
-            return []
-        film = self._pictures(eval_env_config)
-        pictures = [picture for picture, _ in film]
-        return [films.write(film, folder / "policy.gif"), movies.film_strip(pictures, folder / "policy.png")]
-
-    def _pictures(self, eval_env_config: dict[str, Any] | None) -> list[Picture]:
-        """Let the policy act as in an evaluation; return pictures of it."""
-        config = eval_env_config if eval_env_config is not None else self.settings.eval_env_config
-        return self._evaluation().film(config=config, deterministic=self.settings.eval_deterministic)
-
-    def _film_on_the_way(self, records: Records, eval_env_config: dict[str, Any] | None) -> None:
-        """Film the policy if it is time, and let the film be written while training goes on."""
-        every = self.settings.steps_per_video
-        if every is None or self.algorithm.iterations % every or not self.algorithm.env.has_pictures:
-            return
-        with self._optional("A film", "Training goes on."):
-            film = self._pictures(eval_env_config)
-            path = self.output_dir / "films" / f"{self.algorithm.env_steps:012d}.gif"
-            self._films.add(film, path, records.log_artifact)
-
-    # --------------------------------------------------------------------------------------------------- set-up
-
-    def _check_env_config(self) -> None:
-        """Try the settings of the training environment's resets on a copy of it; random numbers stay as they are.
-
-        Raises:
-            ValueError: If it refuses them.
-        """
-        config, algorithm = self.settings.env_config, self.algorithm
-        if config is None:
-            return
-        try:
-            with forked(algorithm.device):
-                env = algorithm.env_cls(algorithm.hparams.num_envs, algorithm.hparams.horizon, device=algorithm.device)
-                try:
-                    env.reset(config=copy.deepcopy(config))
-                finally:
-                    env.close()
-        except (TypeError, ValueError) as error:
-            if not is_mistake(error):
-                raise
-            text = re.sub(r"\benv_config\b", "trainer.env_config", str(error))
-            raise ValueError(f"trainer.env_config={as_text(config)} is refused: {text}") from error
-
-    def _begin_from(self, seed: int | None) -> tuple[Saved | None, Path | None]:
-        """Take what the settings say the run begins from; return a checkpoint's content, and the folder it goes on in.
-
-        Args:
-            seed: Of a branch's own random numbers; None goes on with the checkpoint's.
-
-        Raises:
-            ValueError: If there is no such run, or it does not fit.
-        """
-        settings = self.settings
-        if settings.init_from is not None:
-            found = runs.find(settings.init_from, "policy", key="trainer.init_from")
-            start_from(found.file, self.algorithm)
-            self._origin = str(found.file)
-            return None, None
-        name = "branch" if settings.branch is not None else "resume"
-        run = getattr(settings, name)
-        if run is None:
-            return None, None
-        key = f"trainer.{name}"
-        found = runs.find(run, "checkpoint", key=key)
-        if name == "resume":
-            _check_last(found)
-        saved = read_checkpoint(found.file, key=key)
-        restore(saved, self.algorithm, key=key)
-        if name == "branch" and seed is not None:
-            torch.manual_seed(seed)
-            world.part_random_numbers()
-        self._notes += [f"{reason} Going on from {saved.file.name}." for reason in saved.skipped]
-        self._notes += [note] if (note := lost_processes(saved)) else []
-        self._configure_anew(saved)
-        self._origin = str(found.file)
-        return saved, runs.own_folder(settings.resume)
-
-    def _configure_anew(self, saved: Saved) -> None:
-        """Let settings of resets that were changed act now, where they are constants that the environment declares."""
-        config, env = self.settings.env_config, self.algorithm.env
-        text = redacted(repr(config))
-        if config and text != saved.extra.get("env_config", text):
-            if set(config) <= set(env.parameters):
-                env.configure(copy.deepcopy(config))
-            elif (self.algorithm.hparams.horizons_per_env_reset or 0) < 0:
-                self._notes.append(
-                    "trainer.env_config has changed, and acts at the next reset only, which never comes."
-                )
-
-    def _check_evaluation(self) -> Evaluator:
-        """Return the evaluation, its environment built and reset once: what it refuses is known before training.
-
-        Raises:
-            ValueError: If the environment refuses it, in terms of the settings.
-        """
-        settings, hparams = self.settings, self.algorithm.hparams
-        errors: list[TypeError | ValueError] = []
-        for num_envs in dict.fromkeys((settings.eval_num_envs, hparams.num_envs)):
-            try:
-                evaluator = self._make_evaluator(num_envs)
-                if not self.algorithm.env.shared:
-                    evaluator.check(settings.eval_env_config)
-            except (TypeError, ValueError) as error:
-                if isinstance(error, TypeError) and not is_mistake(error):
-                    raise
-                errors.append(error)
-                continue
-            if errors:
-                self._notes.append(
-                    f"Evaluation takes place in {num_envs} environments, as many as training, rather than "
-                    f"{settings.eval_num_envs}: {first_line(errors[0])}"
-                )
-            return evaluator
-        text = re.sub(r"\bhorizon=", "trainer.eval_horizon=", str(errors[0]))
-        text = re.sub(r"\bnum_envs=", "trainer.eval_num_envs=", text)
-        text = re.sub(r"\benv_config\b", "trainer.eval_env_config", text)
-        given = f" with trainer.eval_env_config={as_text(settings.eval_env_config)}" if settings.eval_env_config else ""
-        raise ValueError(f"The evaluation's environment is refused{given}: {text}") from errors[0]
-
-    def _evaluation(self) -> Evaluator:
-        if self._evaluator is None:
-            self._evaluator = self._check_evaluation()
-        return self._evaluator
-
-    def _make_evaluator(self, num_envs: int) -> Evaluator:
-        hparams = self.algorithm.hparams
-        return Evaluator(
-            (lambda *_, **__: self.algorithm.env) if self.algorithm.env.shared else self.algorithm.env_cls,
-            self.algorithm.policy,
-            num_envs=num_envs,
-            horizon=self._return_steps,
-            seq_len=hparams.seq_len,
-            seqs_per_state_reset=hparams.seqs_per_state_reset,
-            episodes=self.algorithm.env.has_ends,
-            max_episode_steps=self.settings.eval_horizon or MAX_EPISODE_STEPS,
-            work=self.algorithm.execution.work,
-        )
-
-    def _start_records(self, stop: Condition, resumed: Saved | None) -> Records:
-        if not world.first():  # which shows, records and writes
-            return Records()
-        tracker = self._start_tracker(stop, resumed)
-        self._record(tracker)
-        run = writers.Recorded(
-            folder=self.output_dir,
-            name=self.settings.run_name or self._name(),
-            experiment=self.settings.experiment_name,
-            config=self.config,
-            env_steps=self.algorithm.env_steps if resumed is not None and self.settings.resume is not None else None,
-        )
-        return Records(tracker, writers.start(self.settings, run, self._notes.append))
-
-    def _start_tracker(self, stop: Condition, resumed: Saved | None) -> Tracker | None:
-        if not self.settings.track:
-            return None
-        settings, tags = self.settings, {"stop": stop.describe(), "folder": str(self.output_dir.absolute())}
-        if self._origin is not None and settings.resume is None:
-            tags["branched.from" if settings.branch is not None else "initialized.from"] = self._origin
-        goes_on = resumed is not None and settings.resume is not None
-        tracker = Tracker.start(
-            experiment_name=settings.experiment_name,
-            run_name=settings.run_name or self._name(),
-            params=self.config,
-            tags=tags,
-            overrides=self.overrides,
-            device=str(self.algorithm.device),
-            run_id=resumed.extra.get("run_id") if goes_on and resumed else None,
-            env_steps=self.algorithm.env_steps if goes_on and resumed and not resumed.skipped else None,
-            folder=self.output_dir,
-        )
-        if goes_on and resumed:
-            tracker.send_again(resumed.extra.get("unsent", []))
-        return tracker
-
-    def _record(self, tracker: Tracker | None) -> None:
-        """Note in the run's folder where the run is recorded."""
-        if tracker is None:
-            return
-        with self._optional("Noting the MLflow run in the run's folder", "All else goes on."):
-            self.files.record(tracker.record)
-
-    def _start_view(self, records: Records, stop: Condition) -> View:
-        algorithm = self.algorithm
-        view = make_view(self.settings.view, title=self._title()) if world.first() else Unheard(self._title())
-        view.readings.scale = self._return_scale
-        records.tell(view.message)
-        hparams = algorithm.hparams
-        weights = sum(parameter.numel() for parameter in algorithm.parameters)
-        stored = algorithm.rollout.megabytes()
-        info = {
-            "device": str(algorithm.device),
-            "data": f"{hparams.num_envs:,} envs x {hparams.horizon} steps"
-            + (f", {megabytes(stored)}" if stored >= MB_TO_STATE else ""),
-            **shares(hparams),
-            "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
-            "until": stop.describe(),
-        }
-        if algorithm.env.truncates:
-            info["time limits"] = f"{BOOTSTRAPPED[hparams.bootstrap or '']} (algo.bootstrap={hparams.bootstrap})"
-        if self._return_scale != 1.0:
-            info["returns"] = f"per {self._return_steps} steps, training's in proportion"
-        if self._origin is not None:
-            info["begins from"] = f"{self._origin}, {algorithm.env_steps:,} env steps"
-        view.start(info | ({} if records.tracker is None else {"recorded in": records.tracker.place}))
-        if algorithm.env.has_ends and (hparams.horizons_per_env_reset or 1) > 0:
-            every = (hparams.horizons_per_env_reset or 1) * hparams.horizon
-            view.message(
-                f"Episodes end by themselves, but a reset every {every} steps cuts them off. "
-                "algo.horizons_per_env_reset=-1 lets them go on."
-            )
-        for note in (*self._notes, *_rate_ends(algorithm, stop)):
-            view.message(note)
-        self._notes = []
-        return view
-
-    def _title(self) -> str:
-        name = task_name(type(self.algorithm.env).__name__, self.config)
-        return f"{name}, seed {self.config['seed']}" if "seed" in self.config else name
-
-    def _name(self) -> str:
-        env, algorithm = type(self.algorithm.env).__name__, type(self.algorithm).__name__
-        return run_name(env, algorithm, self.config, self.overrides)
-
-    def _describe(self) -> dict[str, Any]:
-        """Return the configuration that the options amount to."""
-        algorithm = self.algorithm
-        return {
-            **({} if self._seed is None else {"seed": self._seed}),
-            "env": {"_target_": _dotted(type(algorithm.env))},
-            "model": {"_target_": _dotted(type(algorithm.policy.model)), **(algorithm.policy.model_config or {})},
-            "distribution": {"_target_": _dotted(algorithm.policy.distribution_cls)},
-            "algo": asdict(algorithm.hparams),
-            "device": asdict(algorithm.execution.settings),
-            "trainer": asdict(self.settings),
-        }
-
 
 class RecurrentTrainer(Trainer):
     """A `Trainer` of policies with memory: an LSTM by default."""
 
     algorithm_cls = RecurrentAlgorithm
-
-
-def _go_on(stop: Condition, resumed: Saved | None) -> tuple[dict[str, float], bool, str]:
-    """Let a condition go on from a checkpoint, or start anew.
-
-    Returns:
-        The last iteration's metrics, empty if there was none; whether the condition is met already; what to say.
-    """
-    stop.reset()
-    if resumed is None:
-        return {}, False, ""
-    metrics = {str(name): float(value) for name, value in resumed.extra.get("metrics", {}).items()}
-    state = resumed.extra.get("stop")
-    try:
-        if state is not None:
-            stop.load_state_dict(state)
-    except ValueError:  # resumed with another condition, to train on
-        stop.reset()
-        note = "The stop condition is another than the checkpoint's, so it counts from here on."
-        return metrics, bool(metrics) and bool(copy.deepcopy(stop)(metrics)), note
-    return metrics, bool(metrics) and bool(stop(metrics)), ""
-
-
-def _rate_ends(algorithm: Algorithm, stop: Condition) -> Iterator[str]:
-    """Yield what is to be said where training may go on after the learning rate has fallen to 0."""
-    zero, ends = algorithm.lr.zero_from, [each.env_steps for each in flat([stop]) if isinstance(each, EnvSteps)]
-    if algorithm.lr.moves and zero is not None and min(ends, default=zero + 1) > zero:
-        yield (
-            f"The learning rate is 0 from {zero:,} env steps on, where nothing more is learned, and training may go on "
-            f"after that. algo.{rates(algorithm.hparams)[1]} says so; where it ends at goal.env_steps, raise that."
-        )
-
-
-def _check_last(found: runs.Found) -> None:
-    """Refuse to go on from a run's earlier checkpoint: what came after it would be lost.
-
-    Raises:
-        ValueError: If it is one.
-    """
-    earlier = re.fullmatch(r"checkpoint\.\d+\.pt|best\.pt", found.file.name) is not None
-    if earlier and (found.folder / runs.CHECKPOINT).is_file():
-        raise ValueError(
-            f"trainer.resume={found.file} is not its run's last checkpoint, and going on from it would replace what "
-            f"came after. Try trainer.resume={found.folder}, or trainer.branch={found.file} for a new run from it."
-        )
-
-
-def _dotted(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

@@ -137,8 +137,9 @@ def test_commands_are_accepted(line, program):
 @pytest.mark.parametrize("name", FROM_NOTHING)
 def test_a_page_does_what_it_says(name, program, monkeypatch):
     # MLflow and pictures take seconds, and have tests of their own
-    for method, result in {"_start_tracker": None, "_draw": None, "_film": []}.items():
-        monkeypatch.setattr(f"rl8.trainer.Trainer.{method}", lambda *args, result=result: result)
+    for method, result in {"report.Report._start_tracker": None, "curve.Curve.draw": None}.items():
+        monkeypatch.setattr(f"rl8.training.{method}", lambda *args, result=result: result)
+    monkeypatch.setattr("rl8.training.evaluation.Evaluation.film", lambda *args: [])
     monkeypatch.syspath_prepend(str(program))
     variables = {}
     parts = list(PART.finditer(PAGES[name]))

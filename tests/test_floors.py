@@ -21,7 +21,7 @@ FLOORS = [
     {"execution"},
     {"ppo"},
     {"checkpoint", "reported", "runs", "seeds", "stored", "tracking", "view"},
-    {"files", "parts", "trainer"},
+    {"files", "parts", "trainer", "training"},
     {"__main__", "cli", "config", "fileconfig", "jobs", "launch", "resume", "sweeps", "use"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

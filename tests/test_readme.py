@@ -50,7 +50,7 @@ def test_its_loop_runs(program):
 
 
 def test_its_trainer_runs(program, monkeypatch):
-    monkeypatch.setattr("rl8.trainer.Trainer._start_tracker", lambda *args: None)
+    monkeypatch.setattr("rl8.training.report.Report._start_tracker", lambda *args: None)
     text = block("python", "from rl8 import Trainer").replace("EnvSteps(50_000)", "EnvSteps(1)")
     exec(text, {})
     assert next((program / "outputs").glob("*/*/policy.pt")).is_file()

@@ -27,6 +27,7 @@ from rl8.reported import EVAL_METRICS, METRICS
 from rl8.rollout.rollout import Rollout
 from rl8.tracking.run import Tracker
 from rl8.tracking.store import open_store
+from rl8.training.evaluation import Evaluation
 
 SMALL = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [16]}, "eval_num_envs": 4}
 QUIET = {**SMALL, "track": False, "view": "none", "render": False}
@@ -108,7 +109,7 @@ def test_eval_is_deterministic_and_of_its_own_size():
     assert set(first) == set(EVAL_METRICS)
     assert trainer.eval()["eval/returns/mean"] == first["eval/returns/mean"]
     assert trainer.eval(deterministic=False)["eval/returns/mean"] != first["eval/returns/mean"]
-    assert trainer._evaluation().rollout.rewards.shape == (3, 5)
+    assert trainer._evaluation.evaluator.rollout.rewards.shape == (3, 5)
     sampling = Trainer(Steering, eval_deterministic=False, **QUIET)
     assert sampling.eval()["eval/rewards/std"] > 0
 
@@ -129,7 +130,7 @@ def test_a_ready_algorithm_is_trained():
 def noises(trainer):
     """Return a list that the noise of each reset is added to: (training's, evaluation's)."""
     seen = {"train": [], "eval": []}
-    for kind, env in (("train", trainer.algorithm.env), ("eval", trainer._evaluation().env)):
+    for kind, env in (("train", trainer.algorithm.env), ("eval", trainer._evaluation.evaluator.env)):
 
         def reset(*, config=None, kind=kind, env=env):
             obs = type(env).reset(env, config=config)
@@ -177,7 +178,7 @@ def test_run_evaluates_every_k_iterations_and_at_the_end():
 
 
 def test_a_long_history_is_thinned_out(monkeypatch):
-    monkeypatch.setattr("rl8.trainer.MAX_HISTORY", 5)
+    monkeypatch.setattr("rl8.training.curve.MAX_HISTORY", 5)
     trainer = Trainer(Endless, steps_per_eval=2, **QUIET)
     trainer.run(stop_conditions=[EnvSteps(7 * BATCH)])
     # when 6 comes, 3 is dropped of 1, 3, 5, and 4 of 2, 4, which were evaluated
@@ -399,9 +400,9 @@ def test_where_the_run_is_recorded_need_not_be_noted(empty_store, monkeypatch):
 
 def test_an_evaluation_without_a_value_is_said_and_never_the_best(monkeypatch):
     trainer = Trainer(Endless, output_dir="here", **QUIET)
-    evaluate = trainer._evaluation().run
+    evaluate = trainer._evaluation.evaluator.run
     monkeypatch.setattr(
-        trainer._evaluation(), "run", lambda **k: {**evaluate(**k), "returns/mean": torch.tensor(math.inf)}
+        trainer._evaluation.evaluator, "run", lambda **k: {**evaluate(**k), "returns/mean": torch.tensor(math.inf)}
     )
     trainer.run(stop_conditions=[EnvSteps(BATCH)])
     assert "has the return inf: the environment gave such a reward. It is no best checkpoint." in trainer.warnings[0]
@@ -429,7 +430,7 @@ def test_constants_per_environment_are_evaluated_in_as_many_environments(capsys)
     options = {**QUIET, "view": "plain", "eval_num_envs": 5}
     trainer = Trainer(partial(Endless, noise=[1.0] * 8), **options)
     metrics = trainer.run(stop_conditions=[EnvSteps(BATCH)])
-    assert trainer._evaluation().rollout.num_envs == 8
+    assert trainer._evaluation.evaluator.rollout.num_envs == 8
     assert "eval/returns/mean" in metrics
     assert "takes place in 8 environments, as many as training, rather than 5" in capsys.readouterr().out
 
@@ -586,7 +587,7 @@ def test_a_run_with_nothing_left_says_where_it_stands(capsys):
 def test_a_resumed_run_draws_all_of_its_curve(monkeypatch):
     drawn = []
     monkeypatch.setattr("rl8.view.plots.learning_curve", lambda history, *a, **k: drawn.append(history))
-    monkeypatch.setattr("rl8.trainer.MAX_CURVE", 4)
+    monkeypatch.setattr("rl8.training.curve.MAX_CURVE", 4)
     Trainer(Endless, output_dir="first", **QUIET).run(stop_conditions=[EnvSteps(4 * BATCH)])
     Trainer(Endless, resume="first", **QUIET).run(stop_conditions=[EnvSteps(6 * BATCH)])
     Trainer(Endless, resume="first", **QUIET).run(stop_conditions=[EnvSteps(7 * BATCH)])
@@ -869,8 +870,8 @@ def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number,
 
 def test_a_signal_while_files_are_written_does_not_stop_them(monkeypatch):
     trainer = Trainer(Endless, **QUIET)
-    film = Trainer._film
-    monkeypatch.setattr(Trainer, "_film", lambda *arguments: signal.raise_signal(signal.SIGTERM) or film(*arguments))
+    film = Evaluation.film
+    monkeypatch.setattr(Evaluation, "film", lambda *arguments: signal.raise_signal(signal.SIGTERM) or film(*arguments))
     trainer.run(stop_conditions=[EnvSteps(1)])
     assert trainer.stopped_by is None
     assert (trainer.output_dir / "policy.pt").is_file()

@@ -27,6 +27,17 @@ def task_name(env: str, config: Mapping[str, Any]) -> str:
     return next((text for text in named if isinstance(text, str)), env)
 
 
+def run_title(env: str, config: Mapping[str, Any]) -> str:
+    """Return what a run is called on the screen, e.g. `CartPole, seed 1`.
+
+    Args:
+        env: Name of the environment's class.
+        config: The run's configuration.
+    """
+    name = task_name(env, config)
+    return f"{name}, seed {config['seed']}" if "seed" in config else name
+
+
 def run_name(env: str, algorithm: str, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
     """Return the name of a run, e.g. `cartpole-ppo-seed1`; of a sweep's job what varies, e.g. `gamma=0.9, seed=2`.
 

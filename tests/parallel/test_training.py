@@ -54,11 +54,11 @@ def training(rank, folder):
     found["whole"] = ended(whole)
     trainer(folder, "half", 3, steps_per_eval=2).run()
     resumed = trainer(folder, "half", 6, steps_per_eval=2, resume=str(folder / "half"))
-    found["notes"] = list(resumed._notes)
+    found["notes"] = list(resumed._messages.notes)
     resumed.run()
     found["resumed"] = ended(resumed)
     more = trainer(folder, "more", 3, branch=str(folder / "single"))
-    found["more"] = list(more._notes)
+    found["more"] = list(more._messages.notes)
     more.run()
     found["of one"] = ended(more)
     found["stopped_by"] = stopped(rank, folder)
@@ -93,7 +93,7 @@ def nonfinite(folder):
 
 def failing_evaluation(folder):
     run = trainer(folder, "evaluation", 3, steps_per_eval=1)
-    run._eval = broken
+    run._evaluation.run = broken
     with pytest.raises((ZeroDivisionError, FirstFailedError), match="no evaluation today") as error:
         run.run()
     return type(error.value).__name__
@@ -161,7 +161,7 @@ def test_another_number_of_processes_is_told_what_it_loses(found, folder):
     assert_same(found[0]["of one"]["policy"], found[1]["of one"]["policy"])
     assert found[0]["of one"]["counters"]["env_steps"] == 2 * 16 + 2 * 16
     fewer = trainer(folder, "fewer", 8, branch=str(folder / "whole"))
-    assert fewer._notes == [
+    assert fewer._messages.notes == [
         "Not an exact resume: there were 2 processes and there are 1 now. The environments and random numbers of the "
         "others are lost."
     ]

@@ -10,6 +10,7 @@ from rl8.env import CartPole
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.typed import AlgorithmOptions, HyperparameterOptions, TrainerOptions
 from rl8.settings import TrainerSettings
+from rl8.tracking.names import run_title
 
 QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": False, "model_config": {"hiddens": [8]}}
 
@@ -62,7 +63,7 @@ def test_a_seed_repeats_a_run_and_is_recorded():
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
     assert one.config["seed"] == 3
-    assert one._title() == "CartPole, seed 3"
+    assert run_title("CartPole", one.config) == "CartPole, seed 3"
     assert "seed" not in Trainer(CartPole, **QUIET).config
 
 

@@ -1,0 +1,1 @@
+"""What belongs to a training run besides its loop, which is in `rl8.trainer`."""
