@@ -29,7 +29,9 @@ class DeviceSettings:
         kernels: Whether rl8's own Triton kernels compute on CUDA: `"auto"`, where one agrees with the plain path and is
             faster, both tried at its first use; `"on"`, wherever there is one; or `"off"`. True and False stand for the
             last two, as YAML reads them so.
-        compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time).
+        compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time). On a
+            CPU small work of the default model (minibatches of some hundred env steps, layers of some dozen units) is
+            computed in C instead, which the system's C compiler makes once and `~/.cache/rl8` keeps.
         matmul_precision: float32 matrix products: `"highest"`, `"high"` (TF32 on CUDA) or `"medium"`.
         piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
             the same gradient. None takes what suits the model on a CPU, and the whole minibatch on CUDA.

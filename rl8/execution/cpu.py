@@ -3,13 +3,15 @@
 * A minibatch is divided among threads, each of which computes pieces of its own (`pieces`, `threads`).
 * Perceptrons are computed block by block with their gradient written out (`perceptron`).
 * Where that makes them faster, an update takes env steps in an order in which neighbours resemble each other.
-* Where minibatches are so small that operations cost more than what they compute, there are fewer of them (`small`).
+* Where minibatches are so small that operations cost more than what they compute, there are fewer of them (`small`),
+  or one call in C, if `device.compile` says so (`compiled`).
 * Where it does not, the forward pass of collect is kept for the update's first pass (`forward`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -19,6 +21,8 @@ from torch import Tensor
 
 from rl8.env import Env
 from rl8.execution import networks
+from rl8.execution.compiled.building import library
+from rl8.execution.compiled.steps import CompiledSteps, compiled_act, compiled_steps
 from rl8.execution.eager import Eager
 from rl8.execution.forward import ForwardPass, shares_to_keep
 from rl8.execution.kernels.loss import Terms
@@ -48,16 +52,18 @@ class CPU(Eager):
         self.sorted = False
         self._ranks: Tensor | None = None  # place of each env step `[T * N]` in the order of the present update
         self._terms: Terms | None = None
-        self._small: SmallSteps | None = None  # of the present update
+        self._told = False  # whether the user knows what there is to know
+        self._small: SmallSteps | CompiledSteps | None = None  # of the present update
         self._forward: ForwardPass | None = None  # of the present horizon, for the first pass of its update
 
     def attach(self, env: Env, policy: Policy, rollout: Rollout, *, minibatches: int) -> None:
         """See `Eager.attach`."""
         super().attach(env, policy, rollout, minibatches=minibatches)
         networks.equip(policy.model)
+        self._library = library_for(self.settings)
         self.piece_size = self.settings.piece_size or networks.piece_size(policy.model)
         self.threads = self.threads if self.threads > 1 and policy.pure else 1
-        self._plain = plain = self.amp_dtype is None and not self.settings.compile
+        plain = self.amp_dtype is None and not self.settings.compile
         minibatch_size = rollout.horizon * rollout.num_envs // minibatches
         self._sorts = plain and networks.may_sort(policy.model, minibatch_size, self.threads)
         self.forward_shares: list[slice] = []
@@ -65,14 +71,15 @@ class CPU(Eager):
             self.forward_shares = shares_to_keep(
                 policy, rollout.num_envs, rollout.horizon, piece_size=self.piece_size, threads=self.threads
             )
-        whole = plain and not (self._sorts or self.forward_shares) and len(self._shares(slice(0, minibatch_size))) == 1
+        whole = self.amp_dtype is None and not (self._sorts or self.forward_shares)
+        whole = whole and len(self._shares(slice(0, minibatch_size))) == 1
         self._small_size = minibatch_size if whole else None  # of minibatches whose steps may be small
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
         self._forward = self._ranks = None
         keeps = self.forward_shares and not (deterministic or self.sorted or torch.is_inference_mode_enabled())
-        small = small_act(self.policy, self.rollout.num_envs) if self._plain else None
+        small = self._small_act() if self.amp_dtype is None else None
         collect(
             self.env,
             self.policy,
@@ -82,6 +89,10 @@ class CPU(Eager):
             step=self._step,
             values=self._store_values,
         )
+
+    def _small_act(self) -> Callable[..., Act] | None:
+        found = None if self._library is None else compiled_act(self._library, self.policy, self.rollout.num_envs)
+        return found or small_act(self.policy, self.rollout.num_envs)
 
     def forget(self) -> None:
         """See `Eager.forget`."""
@@ -118,7 +129,9 @@ class CPU(Eager):
         self._small = None
         if not (optimizer is None or self._terms is None or self._small_size is None):
             recipe = Recipe(optimizer, self._terms, max_grad_norm, self._small_size)
-            self._small = small_steps(self.policy, self.rollout, recipe)
+            self._small = small = small_steps(self.policy, self.rollout, recipe)
+            if small is not None and self._library is not None:
+                self._small = compiled_steps(self._library, small) or small
 
     def whole_step(self, rows: Rows) -> Tensor | None:
         """See `Eager.whole_step`."""
@@ -161,6 +174,14 @@ class CPU(Eager):
         """Return which pieces of a minibatch each thread computes."""
         return split(rows, piece_size=self.piece_size, threads=self.threads)
 
+    def notes(self) -> list[str]:
+        """See `Eager.notes`."""
+        reason = library() if self.settings.compile and not self._told else None
+        self._told = True
+        if not isinstance(reason, str) or self._small_size is None:
+            return []
+        return [f"device.compile=true: {reason}; small updates are computed without, more slowly."]
+
     def state_dict(self) -> dict[str, Any]:
         """See `Eager.state_dict`."""
         return {**super().state_dict(), "sorted": self.sorted}
@@ -170,3 +191,9 @@ class CPU(Eager):
         super().load_state_dict(saved)
         self.sorted = saved.get("sorted", False)
         self._forward = None
+
+
+def library_for(settings: DeviceSettings) -> ctypes.CDLL | None:
+    """Return what computes small work in C, or None where nobody asked for that or it can't be built."""
+    built = library() if settings.compile else None
+    return None if isinstance(built, str) else built

@@ -13,6 +13,7 @@ Adam. `small_act` and `small_steps` return None for all else.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -50,8 +51,8 @@ def small_act(policy: Policy, num_envs: int) -> Callable[..., Act] | None:
 
     Its results are the same, bit for bit: the calls of modules are spared, which take longer than what they compute.
     """
-    nets = _known(policy)[1]
-    if nets is None or num_envs * max(len(layer.bias) for layer in nets.policy) > FEW_FLOATS:
+    nets = small_networks(policy, num_envs)[1]
+    if nets is None:
         return None
     model: Any = policy.model
     features_of = model.policy_head.features
@@ -61,6 +62,13 @@ def small_act(policy: Policy, num_envs: int) -> Callable[..., Act] | None:
         return features_of(outputs.unsqueeze(0)), None, None
 
     return partial(policy.act, infer=infer)
+
+
+def small_networks(policy: Policy, num_envs: int) -> tuple[Head | None, Networks | None]:
+    """Return what a policy's features mean, and its networks; None where they are not known, or too large to gain."""
+    head, nets = _known(policy)
+    too_large = nets is None or num_envs * max(len(layer.bias) for layer in nets.policy) > FEW_FLOATS
+    return head, None if too_large else nets
 
 
 def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps | None:
@@ -165,10 +173,15 @@ def _known(policy: Policy) -> tuple[Head | None, Networks | None]:
 def _as_built(policy: Policy) -> bool:
     """Return whether nobody listens to a part of a policy or has put another function in the place of its own."""
     return not any(
-        any(getattr(module, name) for name in LISTENERS)
-        or any(callable(getattr(type(module), name, None)) for name in vars(module))
+        any(getattr(module, name) for name in LISTENERS) or not _functions(type(module)).isdisjoint(vars(module))  # type: ignore[arg-type]
         for module in policy.modules()
     )
+
+
+@functools.cache
+def _functions(kind: type) -> frozenset[str]:
+    """Return the names of a class's functions."""
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
 
 
 def _is_plain_adam(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:

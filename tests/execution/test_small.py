@@ -11,6 +11,8 @@ from rl8 import Algorithm, RecurrentAlgorithm
 from rl8.distributions import Normal, SquashedNormal
 from rl8.env import CartPole, Pendulum
 from rl8.execution import cpu
+from rl8.execution.compiled.building import library
+from rl8.execution.compiled.steps import CompiledSteps
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.small import Recipe, SmallSteps, small_steps
 from rl8.models import MLPModel
@@ -69,12 +71,24 @@ UNKNOWN = {
 }
 
 
+@pytest.fixture(params=["torch", "C"])
+def way(request, monkeypatch):
+    """By what small steps are taken."""
+    if request.param == "C":
+        built = library()
+        if isinstance(built, str):
+            pytest.skip(built)
+        monkeypatch.setattr(cpu, "library_for", lambda _: built)
+    return request.param
+
+
 @pytest.fixture
-def taken(monkeypatch):
+def taken(way, monkeypatch):
     """Rows of the optimizer steps that were taken without autograd so far."""
     rows = []
-    step = SmallSteps.__call__
-    monkeypatch.setattr(SmallSteps, "__call__", lambda self, some: rows.append(some) or step(self, some))
+    kind = {"torch": SmallSteps, "C": CompiledSteps}[way]
+    step = kind.__call__
+    monkeypatch.setattr(kind, "__call__", lambda self, some: rows.append(some) or step(self, some))
     return rows
 
 
@@ -91,6 +105,7 @@ def iterate(algorithm, count, *, seed=0, small=True):
         if not small:
             patch.setattr(cpu, "small_steps", lambda *_: None)
             patch.setattr(cpu, "small_act", lambda *_: None)
+            patch.setattr(cpu, "compiled_act", lambda *_: None)
         found = [algorithm.collect() | algorithm.step() for _ in range(count)]
     return [{name: metrics[name].item() for name in UPDATE_METRICS} for metrics in found]
 
@@ -112,7 +127,7 @@ def test_it_learns_what_autograd_learns(env_cls, options, taken):
 
 
 @pytest.mark.parametrize("case", ["choices", "normal", "squashed", "a mask", "a window", "normalised"])
-def test_it_acts_as_the_policy_does(case, monkeypatch):
+def test_it_acts_as_the_policy_does(case, way, monkeypatch):
     env_cls, options = CASES[case]
     calls = []
     infer = Policy._infer
@@ -129,9 +144,12 @@ def test_it_acts_as_the_policy_does(case, monkeypatch):
     torch.manual_seed(5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "small_act", lambda *_: None)
+        patch.setattr(cpu, "compiled_act", lambda *_: None)
         plain.collect()
+    tolerance = {"torch": 0.0, "C": 1e-5}[way]
     for name in ("actions", "logp", "values", "rewards"):
-        assert torch.equal(getattr(ours.rollout, name), getattr(plain.rollout, name))
+        found, expected = getattr(ours.rollout, name), getattr(plain.rollout, name)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -192,7 +210,7 @@ def listen_to_a_network(algorithm):
     algorithm.policy.model.policy_net.register_forward_hook(lambda *_: None)
 
 
-def test_who_listens_to_a_network_hears_it_act():
+def test_who_listens_to_a_network_hears_it_act(way):
     algorithm, heard = build(CartPole, {}), []
     algorithm.collect()
     algorithm.policy.model.policy_net.register_forward_hook(lambda *_: heard.append(None))
@@ -254,7 +272,7 @@ def test_a_frozen_parameter_is_left_to_autograd(taken):
 
 
 @pytest.mark.parametrize("ways", [(True, False), (False, True), (True, True)])
-def test_a_checkpoint_goes_on_either_way(ways):
+def test_a_checkpoint_goes_on_either_way(ways, way):
     one = build(CartPole, {})
     iterate(one, 2, small=ways[0])
     saved = copy.deepcopy(one.state_dict())
@@ -281,7 +299,7 @@ def test_one_seed_gives_one_run_bit_for_bit(taken):
     assert_same(one.state_dict(), other.state_dict())
 
 
-def test_gradients_can_be_looked_at():
+def test_gradients_can_be_looked_at(way):
     ours, plain = build(CartPole, {"num_sgd_iters": 1}), build(CartPole, {"num_sgd_iters": 1})
     iterate(ours, 1)
     iterate(plain, 1, small=False)
@@ -289,7 +307,7 @@ def test_gradients_can_be_looked_at():
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_what_was_learned_before_an_error_stays(monkeypatch):
+def test_what_was_learned_before_an_error_stays(way, monkeypatch):
     algorithm = build(CartPole, {})
     before = weights(algorithm)
     steps = iter([None])
@@ -308,13 +326,14 @@ def test_what_was_learned_before_an_error_stays(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["advantages", "logp", "returns"])
-def test_what_is_no_number_stays_visible(name):
+def test_what_is_no_number_stays_visible(name, way):
     algorithm = build(CartPole, {})
     algorithm.collect()
     algorithm.works.prepare()
     getattr(algorithm.rollout, name)[0, 0] = torch.nan
     recipe = Recipe(algorithm.optimizer, Terms(0.2), None, 64)
     steps = small_steps(algorithm.policy, algorithm.rollout, recipe)
+    steps = steps if way == "torch" else CompiledSteps(library(), steps)
     found = steps(slice(0, 64))
     assert found[0].isnan()
     assert found[6].isnan()

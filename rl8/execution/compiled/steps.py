@@ -1,0 +1,214 @@
+"""Calls of `small.c`: optimizer steps, and acting. What is known is decided by `rl8.execution.small`, for both ways."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rl8.execution.kernels.known import Networks, mask_of, noise_for
+from rl8.execution.kernels.loss import Discrete, Head
+from rl8.execution.pieces import Rows
+from rl8.execution.small import SmallSteps, small_networks
+from rl8.policy.policy import Act, Policy
+from rl8.specs import Nested
+
+ALIGNMENT: Final = 64  # bytes of the longest vectors
+
+COUNTS: Final = ("policy_layers", "value_layers", "tanh", "gaussian", "elements", "parameters")
+NUMBERS: Final = (
+    *("clip", "vf_clip", "dual_clip", "vf_coeff", "entropy_coeff", "max_norm", "log_half_range"),
+    *("lr", "beta1", "beta2", "eps"),
+)
+ADDRESSES: Final = (
+    *("widths", "choices", "sizes", "parameter", "exp_avg", "exp_avg_sq", "step", "gradient"),
+    *("inputs", "actions", "logp", "values", "advantages", "returns", "mask", "scratch"),
+)
+
+
+class Work(ctypes.Structure):
+    """The `struct work` of `small.c`."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in COUNTS),
+        *((name, ctypes.c_double) for name in NUMBERS),
+        *((name, ctypes.c_void_p) for name in ADDRESSES),
+    ]
+
+
+class Called:
+    """The networks of a policy as `small.c` takes them, and the memory that they point to.
+
+    Args:
+        library: What was built.
+        head: What the policy's features mean.
+        nets: Both networks, in float32.
+        rest: Further fields of `Work`; a tensor stands for its address, and must be contiguous.
+    """
+
+    def __init__(self, library: ctypes.CDLL, head: Head, nets: Networks, **rest: Any) -> None:
+        parameters = nets.parameters
+        widths = [
+            (layers[0].weight.shape[1], *(len(layer.bias) for layer in layers)) for layers in (nets.policy, nets.value)
+        ]
+        discrete = isinstance(head, Discrete)
+        fields = {
+            "policy_layers": len(nets.policy),
+            "value_layers": len(nets.value),
+            "tanh": nets.activation == "tanh",
+            "gaussian": not discrete,
+            "elements": len(head.sizes) if isinstance(head, Discrete) else head.size,
+            "parameters": len(parameters),
+            "widths": torch.tensor([*widths[0], *widths[1]]),
+            "choices": torch.tensor(head.sizes if isinstance(head, Discrete) else []),
+            "sizes": torch.tensor([parameter.numel() for parameter in parameters]),
+            "parameter": _addresses(parameters),
+            **rest,
+        }
+        self._kept = [value for value in fields.values() if isinstance(value, Tensor)]
+        self.work = Work(
+            **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
+        )
+        self.reference = ctypes.byref(self.work)
+        library.room.restype = ctypes.c_int64
+        scratch = torch.empty(library.room(self.reference) + ALIGNMENT // 4)
+        self._kept.append(scratch)
+        self.work.scratch = -(-scratch.data_ptr() // ALIGNMENT) * ALIGNMENT
+
+
+class CompiledSteps:
+    """Takes the optimizer steps of one update in C; see `compiled_steps`.
+
+    Args:
+        library: What was built.
+        small: Knows the update; nothing of it is copied.
+    """
+
+    def __init__(self, library: ctypes.CDLL, small: SmallSteps) -> None:
+        self.small, terms = small, small.recipe.terms
+        parameters, _, averages, squares, _, steps = small.adam
+        rows = len(small.inputs)
+        logp, values, advantages, returns = small.series
+        half_range = None if isinstance(small.head, Discrete) else small.head.log_half_range
+        self.squashes = half_range is not None
+        self.parameters = parameters
+        self.called = Called(
+            library,
+            small.head,
+            small.nets,
+            clip=terms.clip_param,
+            vf_clip=_or_infinite(terms.vf_clip_param),
+            dual_clip=_or_infinite(terms.dual_clip_param),
+            vf_coeff=terms.vf_coeff,
+            entropy_coeff=float(terms.entropy_coeff),
+            max_norm=_or_infinite(small.recipe.max_grad_norm),
+            log_half_range=math.nan if half_range is None else half_range,
+            exp_avg=_addresses(averages),
+            exp_avg_sq=_addresses(squares),
+            step=_addresses(steps),
+            gradient=small.gradient,
+            inputs=small.inputs.to(torch.float32).contiguous(),
+            actions=small.actions.reshape(rows, -1).contiguous(),
+            logp=logp,
+            values=values,
+            advantages=advantages,
+            returns=returns,
+            mask=None if small.mask is None else small.mask.contiguous(),
+        )
+        self._step = library.step
+        self._step.restype = None
+        self._step.argtypes = (*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """Take one optimizer step; see `SmallSteps`."""
+        small, work = self.small, self.called.work
+        places, first, count = None, 0, 0
+        if isinstance(rows, slice):
+            first, count = rows.start, rows.stop - rows.start
+        else:
+            places = rows.flatten().contiguous()
+            count = len(places)
+        noise = noise_for(small.head, count, small.inputs.device) if self.squashes else None
+        work.lr, work.eps = small.group["lr"], small.group["eps"]
+        work.beta1, work.beta2 = small.group["betas"]
+        found = torch.empty(7)
+        self._step(self.called.reference, _address(places), first, count, _address(noise), found.data_ptr())
+        torch.autograd.graph.increment_version(self.parameters)
+        return found
+
+
+def compiled_steps(library: ctypes.CDLL, small: SmallSteps) -> CompiledSteps | None:
+    """Return what takes an update's steps in C, or None where its tensors do not lie as that needs it."""
+    parameters, _, averages, squares, _, steps = small.adam
+    return CompiledSteps(library, small) if _lie_right([*parameters, *averages, *squares, *steps]) else None
+
+
+def compiled_act(library: ctypes.CDLL, policy: Policy, num_envs: int) -> Callable[..., Act] | None:
+    """Return what acts in C as a policy does until it is another, or None where that is not known, or would not gain.
+
+    It draws the same random numbers.
+    """
+    head, nets = small_networks(policy, num_envs)
+    if head is None or nets is None or not _lie_right(nets.parameters):
+        return None
+    called = Called(library, head, nets)
+    spec: Any = policy.action_spec
+    model: Any = policy.model
+    infers, chooses = library.infer, library.choose
+    infers.restype = chooses.restype = None
+    infers.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p)
+    chooses.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_void_p] * 4)
+
+    def infer(seen: Nested, state: Nested | None) -> tuple[Mapping[str, Any], None, None]:
+        inputs = _inputs(policy, seen)
+        outputs = torch.empty(1, len(inputs), len(nets.policy[-1].bias))
+        infers(called.reference, inputs.data_ptr(), len(inputs), outputs.data_ptr())
+        return model.policy_head.features(outputs), None, None
+
+    inferred = partial(policy.act, infer=infer)
+    if not isinstance(head, Discrete):
+        return inferred
+    discrete: Discrete = head
+
+    def choose(seen: Nested, state: Nested | None = None, *, deterministic: bool = False) -> Act:
+        if deterministic:
+            return inferred(seen, state, deterministic=True)
+        inputs = _inputs(policy, seen)
+        rows = len(inputs)
+        clocks, mask = noise_for(discrete, rows, inputs.device).contiguous(), mask_of(policy, seen)
+        allowed = None if mask is None else mask.contiguous()
+        actions, logp = torch.empty(rows, *spec.shape, dtype=torch.int64), torch.empty(rows)
+        chooses(
+            called.reference,
+            *(inputs.data_ptr(), rows, clocks.data_ptr(), _address(allowed)),
+            *(actions.data_ptr(), logp.data_ptr()),
+        )
+        return Act(actions, actions.to(spec.dtype), logp, None, None, {})
+
+    return choose
+
+
+def _inputs(policy: Policy, seen: Nested) -> Tensor:
+    """Return what both networks see, `[N, D]`."""
+    return policy.inputs(seen)[0].to(torch.float32).contiguous()
+
+
+def _lie_right(tensors: Sequence[Tensor]) -> bool:
+    return all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([tensor.data_ptr() for tensor in tensors])
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _or_infinite(number: float | None) -> float:
+    return math.inf if number is None else number
