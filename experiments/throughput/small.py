@@ -1,9 +1,9 @@
-"""Small work on a CPU: the same iterations with autograd and without, turn by turn.
+"""Small work on a CPU: the same iterations with autograd, without, and in C (`device.compile=true`), turn by turn.
 
     OMP_NUM_THREADS=1 python -m experiments.throughput.small [--rounds 3] [--seconds 2] [--output FILE]
 
 Own CartPole, 32 steps, two perceptrons 64x64 tanh, minibatches of 256 env steps, 20 passes over the data where one
-minibatch is all of it and 4 elsewhere. Ratios within a round count: other programs slow both ways of a round alike.
+minibatch is all of it and 4 elsewhere. Ratios within a round count: other programs slow all ways of a round alike.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from rl8.execution import cpu
 
 NUM_ENVS = (8, 128, 1024)
 HORIZON, MINIBATCH = 32, 256
-COLUMNS = ("update with autograd, ms", "without, ms", "collect, ms", "ratio of updates", "ratio of iterations")
+COLUMNS = (
+    *("update with autograd, ms", "without, ms", "in C, ms", "collect, ms", "with C, ms"),
+    *("autograd / without", "without / C", "transitions/s without", "in C"),
+)
 
 
-def build(num_envs: int) -> Algorithm:
+def build(num_envs: int, *, compiled: bool = False) -> Algorithm:
     """Return an algorithm for so many environments; it decides for itself how it computes."""
     torch.manual_seed(1)
     return Algorithm(
@@ -37,7 +40,7 @@ def build(num_envs: int) -> Algorithm:
         sgd_minibatch_size=MINIBATCH,
         num_sgd_iters=20 if num_envs * HORIZON == MINIBATCH else 4,
         model_config={"hiddens": [64, 64], "activation": "tanh"},
-        device=DeviceSettings(num_threads=1),
+        device=DeviceSettings(num_threads=1, compile=compiled),
     )
 
 
@@ -53,24 +56,30 @@ def by_autograd() -> Iterator[None]:
 
 
 def times(algorithm: Algorithm, seconds: float) -> tuple[float, float]:
-    """Return milliseconds of a collection and of an update, means over so many seconds."""
+    """Return milliseconds of a collection and of an update, means over so many seconds of the processor's time."""
     collecting, updating, iterations = 0.0, 0.0, 0
     while collecting + updating < seconds:
-        begin = time.perf_counter()
+        begin = time.process_time()
         algorithm.collect()
-        between = time.perf_counter()
+        between = time.process_time()
         algorithm.step()
-        collecting, updating = collecting + between - begin, updating + time.perf_counter() - between
+        collecting, updating = collecting + between - begin, updating + time.process_time() - between
         iterations += 1
     return 1e3 * collecting / iterations, 1e3 * updating / iterations
 
 
-def one_round(algorithm: Algorithm, seconds: float) -> list[float]:
-    """Return the `COLUMNS` of one round."""
+def one_round(plain: Algorithm, compiled: Algorithm, seconds: float) -> list[float]:
+    """Return the `COLUMNS` of one round; ratios are those of whole iterations."""
     with by_autograd():
-        slow_collect, slow = times(algorithm, seconds)
-    collect, fast = times(algorithm, seconds)
-    return [slow, fast, collect, slow / fast, (slow_collect + slow) / (collect + fast)]
+        slow_collect, slow = times(plain, seconds)
+    collect, fast = times(plain, seconds)
+    c_collect, c_update = times(compiled, seconds)
+    wholes = slow_collect + slow, collect + fast, c_collect + c_update
+    transitions = 1e3 * plain.hparams.num_envs * HORIZON
+    return [
+        *(slow, fast, c_update, collect, c_collect),
+        *(wholes[0] / wholes[1], wholes[1] / wholes[2], transitions / wholes[1], transitions / wholes[2]),
+    ]
 
 
 def main() -> None:
@@ -81,11 +90,11 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [f"| environments | round | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
     for num_envs in NUM_ENVS:
-        algorithm = build(num_envs)
-        one_round(algorithm, 0.1)  # lets memory be mapped
+        ways = build(num_envs), build(num_envs, compiled=True)
+        one_round(*ways, 0.1)  # lets memory be mapped, and Inductor compile the environment
         rounds = []
         for index in range(arguments.rounds):
-            rounds.append(one_round(algorithm, arguments.seconds))
+            rounds.append(one_round(*ways, arguments.seconds))
             lines.append(_row(str(num_envs), str(index + 1), rounds[-1]))
             print(lines[-1], flush=True)
         medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
@@ -96,7 +105,8 @@ def main() -> None:
 
 
 def _row(num_envs: str, name: str, numbers: list[float]) -> str:
-    cells = [num_envs, name, *(f"{number:.1f}" for number in numbers[:3]), *(f"{ratio:.2f}" for ratio in numbers[3:])]
+    cells = [num_envs, name, *(f"{number:.1f}" for number in numbers[:5]), *(f"{ratio:.2f}" for ratio in numbers[5:7])]
+    cells += [f"{number:,.0f}" for number in numbers[7:]]
     return f"| {' | '.join(cells)} |"
 
 
