@@ -25,7 +25,7 @@ SECTIONS: Final = {
         "reproducibility",
         "troubleshooting",
     ),
-    "Use": ("policies", "deployment"),
+    "Use": ("runs", "policies", "deployment"),
 }
 
 PLANNED: Final = {page for pages in SECTIONS.values() for page in pages}

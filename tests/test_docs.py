@@ -1,6 +1,5 @@
 """The code of the pages in docs/ does what it says."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -9,11 +8,11 @@ import gymnasium
 import pytest
 from envs import MaskedBandit
 from omegaconf import OmegaConf
+from typed import plans_of
 
 from rl8 import Algorithm, RecurrentAlgorithm, load_policy
 from rl8.checkpoint import save_policy
-from rl8.cli import MODULES, Parser, _check_jobs, _launcher, main, parser
-from rl8.config import compose
+from rl8.cli import MODULES, main
 from rl8.config.compose import checked, composer
 from rl8.env import CueRecall, Pendulum
 from rl8.launch import build
@@ -83,8 +82,8 @@ def test_what_is_said_of_policies_in_use_runs():
 
 
 def test_its_commands_are_there():
-    commands = re.findall(r"`rl8 (\w+) RUN", PAGE)
-    assert commands == ["eval", "play", "export"]
+    commands = re.findall(r"^\$ rl8 (\w+) (?:latest|outputs/)", "".join(blocks("runs", "console")), re.MULTILINE)
+    assert set(commands) == {"resume", "eval", "play"}
     assert set(commands) <= set(MODULES)
 
 
@@ -106,26 +105,6 @@ def test_its_keys_are_those_of_the_files():
     for key in keys:
         node, _, last = key.rpartition(".")
         assert last in OmegaConf.select(cfg, node), key
-
-
-def plans_of(words):
-    """Take a command as far as it goes before a run; return the runs that it asks for, none of another command."""
-    if words[0] in MODULES:
-        made = Parser(prog="rl8")
-        importlib.import_module(MODULES[words[0]]).add_arguments(made)
-        made.parse(words[1:])
-        return []
-    args = parser().parse(words)
-    compose.prepare()
-    try:
-        with compose.composer():
-            plans = _check_jobs([*args.overrides, *_launcher(args)], args.config_name, args.multirun)[1]
-    except ValueError as error:
-        if re.search(r"pip install 'rl8\[(optuna|ray|submitit)\]'", str(error)):
-            pytest.skip(str(error))
-        raise
-    assert len(plans) > 1 or not args.multirun
-    return plans
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -166,7 +145,7 @@ def test_a_name_of_theirs_is_answered(program, capfd):
 
 
 def test_every_page_is_run_by_a_test():
-    others = {"deployment", "options", "parallel", "policies", "sweeps", "tracking", "troubleshooting"}
+    others = {"deployment", "options", "parallel", "policies", "runs", "sweeps", "tracking", "troubleshooting"}
     assert PAGES.keys() == others | set(FROM_NOTHING)
 
 
