@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
     again = sweeps.again(args.run, args.overrides, flags)
     if again is not None:
         return again
+    compose.prepare()
+    found = runs.find(args.run, "checkpoint")
     if flags:
         raise ValueError(
             f"{flags[0]} is for sweeps, and RUN={args.run} is none. Accepted: the folder of a sweep, or its MLflow id. "
             f"Try rl8 resume {args.run}."
         )
-    compose.prepare()
-    found = runs.find(args.run, "checkpoint")
     plan = plan_of(found, args.run, args.overrides)
     launch.verify(plan)
     if plan.idle:

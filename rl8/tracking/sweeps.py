@@ -172,6 +172,8 @@ class SweepSummary:
                 missing = len(one.runs) - len(one.results)
                 numbers = [mean, between, str(len(one.results)), str(missing or "")]
                 rows.append([*(one.settings.get(name, "") for name in names), *numbers])
+            if not any(row[-1] for row in rows[1:]):
+                rows = [row[:-1] for row in rows]  # every run has finished
         else:
             rows = [[*names, self.metric, "status", "run"]]
             for run in sorted(self.runs, key=lambda run: _rank(run.result), reverse=True):

@@ -307,10 +307,13 @@ def test_two_processes_are_never_at_one_sweep(workdir, capfd):
         (["--retry"], "--retry is for sweeps. Accepted: with -m"),
         (["-m", "--jobs", "0", "seed=1,2"], "--jobs=0 is too small. Accepted: an integer >= 1. Try --jobs 2"),
         (["-m", "--jobs", "2", "hydra/launcher=joblib", "seed=1,2"], "both say how jobs are run"),
-        (["resume", "nowhere", "--retry"], "--retry is for sweeps, and RUN=nowhere is none"),
+        (["resume", "nowhere", "--retry"], "RUN=nowhere is no run"),
+        (["resume", "run", "--retry"], "--retry is for sweeps, and RUN=run is none"),
     ],
 )
-def test_flags_of_sweeps_where_they_have_no_effect(words, message, capfd):
+def test_flags_of_sweeps_where_they_have_no_effect(words, message, workdir, capfd):
+    (workdir / "run").mkdir()
+    (workdir / "run" / "checkpoint.pt").touch()
     assert main(words) == 2
     assert message in capfd.readouterr().err
 

@@ -57,7 +57,7 @@ def test_a_sweep_from_start_to_finish(store_dir):
     assert summary.failed == 0
     assert summary.best is summary.runs[3]
     assert summary.table().splitlines()[:2] == [
-        "algo.gamma  eval/returns/mean  95% interval    seeds  unfinished",
+        "algo.gamma  eval/returns/mean  95% interval    seeds",
         "0.99        11.4               5.047 to 17.75  2",
     ]
     assert summary.where.startswith("mlflow ui  then  http://127.0.0.1:5000/#/experiments/")
