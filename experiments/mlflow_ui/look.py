@@ -90,6 +90,7 @@ def look(base: str, folder: Path, pictures: Path) -> int:
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
+    from rl8.data import EVAL_RETURNS_MEAN
     from rl8.tracking.pages import run_page, runs_page
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -100,7 +101,9 @@ def look(base: str, folder: Path, pictures: Path) -> int:
     table, charts = runs_page(base, number), f"{runs_page(base, number)}&compareRunsMode=CHART"
     page_of_run = run_page(base, number, run.info.run_id)
     metrics = page_of_run.replace("?", "/model-metrics?")
-    files = run_page(base, number, sweep.info.run_id).replace("?", "/artifacts/sweep-overview.png?")
+    film = page_of_run.replace("?", "/artifacts/policy.gif?")
+    overview = run_page(base, number, sweep.info.run_id).replace("?", "/artifacts/sweep-overview.png?")
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, EVAL_RETURNS_MEAN)]
     # name of the picture, address, what is typed into the search field, what must stand there
     visits: list[tuple[str, str, str, list[str]]] = [
         (
@@ -109,15 +112,16 @@ def look(base: str, folder: Path, pictures: Path) -> int:
             "",
             ["Model training", "eval/returns/mean", "transitions_per_s", "cartpole-ppo-seed1", "sweep of"],
         ),
-        ("charts", charts, "", [r"eval\s*\(\d+\)[\s\S]*eval/returns/mean[\s\S]*returns\s*\(\d+\)"]),
+        ("charts", charts, "", ["eval/returns/mean", "returns/mean"]),
         (
             "run",
             page_of_run,
             "",
             ["Model training", "cartpole-ppo-seed1", "CartPole", "evaluation", "FINISHED|Finished"],
         ),
-        ("metrics", metrics, "returns/mean", ["eval/returns/mean[\\s\\S]*returns/mean"]),
-        ("sweep", files, "", ["sweep.csv", "sweep-overview.png"]),
+        ("metrics", metrics, "returns/mean", ["eval/returns/mean[\\s\\S]*\\breturns/mean"]),
+        ("files", film, "", ["config.yaml", "learning_curve.png", "policy.gif", "policy.pt"]),
+        ("sweep", overview, "", ["sweep.csv", "sweep-overview.png"]),
     ]
     wrong = 0
     with sync_playwright() as playwright:
@@ -137,6 +141,8 @@ def look(base: str, folder: Path, pictures: Path) -> int:
                 header = page.get_by_text("MLflow Assistant").locator("xpath=ancestor::*[.//button][1]//button")
                 header.last.click(timeout=2_000)
             page.wait_for_timeout(8_000)  # charts are drawn after the last answer
+            missing += wrong_order(page) if name == "charts" else []
+            missing += wrong_axis(page, steps) if name in ("charts", "metrics") else []
             with Image.open(io.BytesIO(page.screenshot())) as picture:  # a tenth of the size in 64 colours
                 picture.convert("RGB").quantize(64).save(pictures / f"mlflow-{name}.png", optimize=True)
             print(f"{name}: {'right' if not missing else f'wrong, without {missing}'}", flush=True)
@@ -144,6 +150,32 @@ def look(base: str, folder: Path, pictures: Path) -> int:
             page.close()
         browser.close()
     return min(wrong, 1)
+
+
+def wrong_order(page: Any) -> list[str]:
+    """Return what is not as promised: evaluation, then training, then all other charts."""
+    text = page.inner_text("body")
+    sections = re.findall(r"^\s*([\w/]+)\s*\(\d+\)\s*$", text, re.MULTILINE)
+    charts = re.findall(r"^\s*(\w+/[\w/]+)\s*$", text, re.MULTILINE)
+    return [
+        *([] if sections[:2] == ["eval", "returns"] else [f"sections eval, returns before {sections}"]),
+        *([] if charts[:2] == ["eval/returns/mean", "returns/mean"] else [f"charts of means before {charts}"]),
+    ]
+
+
+def wrong_axis(page: Any, steps: Sequence[int]) -> list[str]:
+    """Return what is not as promised of the first chart: it has the evaluations, against env steps.
+
+    Args:
+        page: With charts.
+        steps: Env steps of the run's evaluations.
+    """
+    axis, *lines = page.evaluate(
+        "() => {const plot = document.querySelector('.js-plotly-plot');"
+        "return [plot._fullLayout.xaxis.title.text, ...plot._fullData.map(line => [...(line.x || [])])]}"
+    )
+    right = axis == "Step" and list(steps) in lines
+    return [] if right else [f"points at {steps}: {lines} against {axis!r}"]
 
 
 if __name__ == "__main__":
