@@ -86,7 +86,7 @@ def table(found: list[Row]) -> str:
     for number, row in enumerate(found):
         if row.heading or number == 0:
             parts.append(f"\n{_text(row.heading)}\n\n| key | value | what |\n|---|---|---|\n")
-        value = f"`{_cell(row.value)}`" if row.value else ""
+        value = "`{}`".format(row.value.replace("|", "\\|")) if row.value else ""
         parts.append(f"| `{row.key}` | {value} | {_cell(row.comment)} |\n")
     return "".join(parts)
 
@@ -144,10 +144,18 @@ def _text(comments: str) -> str:
     parts = []
     for line in comments.splitlines():
         text = line.removeprefix("#").removeprefix(" ")
-        parts.append(f"\n`{text.strip()}`\n" if text.startswith("  ") else text)
+        parts.append(f"\n`{text.strip()}`\n" if text.startswith("  ") else _plain(text))
     return "\n".join(parts)
 
 
 def _cell(text: str) -> str:
     """Return a text as it may stand in a table."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*") if "`" not in text else text
+    return _plain(text).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Return a text whose signs mean nothing in Markdown, its code apart: a `<number>` would be a tag."""
+    parts = re.split(r"(`[^`]*`)", text)  # code is at odd places
+    signs = {"<": "&lt;", "{": "&#123;", "*": "&#42;"}
+    parts[::2] = [part.translate(str.maketrans(signs)) for part in parts[::2]]
+    return "".join(parts)

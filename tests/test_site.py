@@ -50,6 +50,9 @@ def test_the_pages_of_the_configuration(docs):
     assert "| [env](env.md) | `cartpole` |" in pages["index"]
     assert "| `seed` | `1` |" in pages["index"]
     assert "hydra.job" not in pages["index"]
+    # neither a tag nor attributes, which would not be shown
+    assert "type goal.target=&lt;number> where" in pages["stop"]
+    assert "e.g. &#123;gravity: 3.7} |" in pages["trainer"]
 
 
 def test_names_of_other_libraries_are_those_that_rl8_answers(docs):
