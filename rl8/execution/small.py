@@ -122,15 +122,17 @@ class SmallSteps:
         self.inputs, self.mask = policy.inputs(seen)[0], mask_of(policy, seen)
         actions: Any = rollout.actions.flatten(0, 1)
         self.actions = actions.long() if isinstance(head, Discrete) else actions
-        series = (rollout.logp, rollout.values[:-1], rollout.advantages, rollout.returns)
+        series = (rollout.logp, rollout.values[:-1], rollout.returns)
         self.series = torch.stack([numbers.flatten() for numbers in series])
+        self.advantages = rollout.advantages.view(-1)  # in their place: a minibatch's may be normalised before its step
+        self.terms = recipe.terms.now()
 
     @torch.no_grad()
     def __call__(self, rows: Rows) -> Tensor:
         """Take one optimizer step; return the parts of the loss and the gradient's norm before clipping, `[7]`."""
         steps = rows if isinstance(rows, slice) else rows.flatten()
         inputs, actions = self.inputs[steps], self.actions[steps]
-        logp, values, advantages, returns = self.series[:, steps].unbind()
+        logp, values, returns = self.series[:, steps].unbind()
         mask = None if self.mask is None else self.mask[steps]
         squashes = isinstance(self.head, Gaussian) and self.head.log_half_range is not None
         noise = noise_for(self.head, len(inputs), inputs.device) if squashes else None
@@ -139,8 +141,8 @@ class SmallSteps:
             self.nets.policy,
             self.nets.value,
             self.head,
-            Samples(actions, logp, values, advantages, returns, mask, noise),
-            self.recipe.terms,
+            Samples(actions, logp, values, self.advantages[steps], returns, mask, noise),
+            self.terms,
             activation=self.nets.activation,
             log_std=self.log_std,
         )

@@ -139,7 +139,7 @@ def normalize_minibatch(rollout: Rollout, rows: Tensor | slice) -> None:
         rollout: Its advantages at these places are written, from returns and values.
         rows: Places of the minibatch's sequences; see `Rollout.minibatch`.
     """
-    advantages = (rollout.returns - rollout.values[:-1]).flatten()[rows]
+    advantages = rollout.returns.flatten()[rows] - rollout.values[:-1].flatten()[rows]
     weights = None if rollout.weights is None else rollout.weights.flatten()[rows]
     if weights is None:
         std, mean = torch.std_mean(advantages, correction=0)

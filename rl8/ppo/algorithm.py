@@ -308,6 +308,8 @@ class Algorithm:
     def learn_minibatch(self, rows: Rows) -> None:
         """Add one minibatch's gradient; take an optimizer step if neither the pass nor other processes add to it."""
         hparams, execution = self.hparams, self.execution
+        if hparams.normalize_advantages and hparams.normalize_advantages_per_minibatch:
+            normalize_minibatch(self.rollout, rows)
         if (found := execution.whole_step(rows)) is not None:
             self.metrics.add_step(found)
             return
@@ -317,8 +319,6 @@ class Algorithm:
         else:
             execution.zero_grad(self.optimizer)
             self.metrics.begin_step()
-        if hparams.normalize_advantages and hparams.normalize_advantages_per_minibatch:
-            normalize_minibatch(self.rollout, rows)
         losses = execution.backward(self.parameters, self._loss_at, rows, weight=weight)
         with execution.apart(rows):
             self.metrics.add(losses)

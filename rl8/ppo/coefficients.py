@@ -61,11 +61,6 @@ class Coefficients:
         """Return all that the loss is made of, by name."""
         return {name: self[name] for name in OF_LOSS}
 
-    @property
-    def moving(self) -> bool:
-        """Whether any but the entropy's has a schedule."""
-        return len(self.schedules) > 1
-
     def reported(self) -> dict[str, Tensor]:
         """Return those that are reported because they move, by the name that follows `coefficients/`."""
         return {SHORT.get(name, name): tensor for name, tensor in self.live.items()}

@@ -170,7 +170,7 @@ class Hyperparameters:
     @property
     def whole_steps(self) -> bool:
         """Whether a minibatch is an optimizer step by itself, of the gradient of the loss alone."""
-        return not (self.accumulate_grads or self.normalize_advantages_per_minibatch or self.desired_kl is not None)
+        return not (self.accumulate_grads or self.desired_kl is not None)
 
     def _check_ranges(self) -> None:
         convert_fields(self, "algo")

@@ -105,7 +105,5 @@ class Works:
 
     @staticmethod
     def _tell_loss(algorithm: Algorithm) -> None:
-        found = algorithm.coefficients
-        known = not algorithm.extra_losses and algorithm.hparams.vf_huber_delta is None
-        if known and not found.moving:  # kernels take numbers, and only the entropy's as a tensor
-            algorithm.execution.learn_by(Terms(**found.of_loss()))
+        if not algorithm.extra_losses and algorithm.hparams.vf_huber_delta is None:
+            algorithm.execution.learn_by(Terms(**algorithm.coefficients.of_loss()))

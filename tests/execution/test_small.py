@@ -34,6 +34,23 @@ CASES = {
     "gradients as they are": (CartPole, {"max_grad_norm": None, "vf_coeff": 0.5}),
     "entropy falls": (CartPole, {"entropy_coeff": 0.1, "entropy_coeff_schedule": [[0, 0.1], [100, 0.0]]}),
     "other gains": (CartPole, {"model_config": {"hidden_gain": 1.4, "policy_gain": 0.5, "value_gain": 1.0}}),
+    "advantages by the minibatch": (
+        CartPole,
+        {"normalize_advantages_per_minibatch": True, "sgd_minibatch_size": 16},
+    ),
+    "coefficients that move": (
+        CartPole,
+        {
+            "vf_clip_param": 0.2,
+            "dual_clip_param": 3.0,
+            "schedules": {
+                "clip_param": [[100, 0.01]],
+                "vf_clip_param": [[100, 0.01]],
+                "dual_clip_param": [[100, 1.5]],
+                "vf_coeff": [[100, 0.1]],
+            },
+        },
+    ),
     "rewards clipped": (CartPole, {"clip_rewards": 0.5, "normalize_rewards": False}),
     "a rate that moves": (CartPole, {"schedules": {"lr": [[1000, 1e-5]]}}),
     "learning rate falls": (CartPole, {"lr_schedule": [[0, 1e-2], [100, 1e-4]], "lr_schedule_kind": "interp"}),
@@ -48,15 +65,9 @@ NOTHING = {"nothing": (1.0, lambda policy, batch: batch.logp.sum() * 0)}
 UNKNOWN = {
     "std of the state": (Algorithm, Pendulum, {"model_config": {"state_dependent_std": True}}),
     "accumulated": (Algorithm, Endless, {"accumulate_grads": True, "sgd_minibatch_size": 16}),
-    "advantages by the minibatch": (
-        Algorithm,
-        Endless,
-        {"normalize_advantages_per_minibatch": True, "sgd_minibatch_size": 16},
-    ),
     "an adaptive rate": (Algorithm, Endless, {"desired_kl": 0.01, "sgd_minibatch_size": 16}),
     "two rates": (Algorithm, Endless, {"critic_lr": 1e-4}),
     "another value loss": (Algorithm, Endless, {"vf_huber_delta": 0.5}),
-    "a clip range that moves": (Algorithm, Endless, {"schedules": {"clip_param": [[1000, 0.0]]}}),
     "a std with bounds": (Algorithm, Pendulum, {"model_config": {"min_std": 0.1}}),
     "mixed precision": (Algorithm, Endless, {"enable_amp": True}),
     "further losses": (Algorithm, Endless, {"extra_losses": NOTHING}),

@@ -90,10 +90,10 @@ class CompiledSteps:
     """
 
     def __init__(self, library: ctypes.CDLL, small: SmallSteps) -> None:
-        self.small, terms = small, small.recipe.terms
+        self.small, terms = small, small.terms
         parameters, _, averages, squares, _, steps = small.adam
         rows = len(small.inputs)
-        logp, values, advantages, returns = small.series
+        logp, values, returns = small.series
         half_range = None if isinstance(small.head, Discrete) else small.head.log_half_range
         self.squashes = half_range is not None
         self.parameters = parameters
@@ -116,7 +116,7 @@ class CompiledSteps:
             actions=small.actions.reshape(rows, -1).contiguous(),
             logp=logp,
             values=values,
-            advantages=advantages,
+            advantages=small.advantages,
             returns=returns,
             mask=None if small.mask is None else small.mask.contiguous(),
         )

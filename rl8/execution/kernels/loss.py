@@ -71,6 +71,8 @@ class Terms(NamedTuple):
 
     Attributes:
         weight: Of the loss in the gradient; what is logged knows nothing of it.
+
+    Where a schedule moves one of the others, it is a 0-d tensor until `now` is called.
     """
 
     clip_param: float
@@ -79,6 +81,17 @@ class Terms(NamedTuple):
     vf_coeff: float = 1.0
     entropy_coeff: float | Tensor = 0.0
     weight: float = 1.0
+
+    @property
+    def moving(self) -> bool:
+        """Whether any but the entropy's is a tensor, which may be another at the next update."""
+        terms: tuple[Any, ...] = self._replace(entropy_coeff=0.0)
+        return any(isinstance(term, Tensor) for term in terms)
+
+    def now(self) -> Terms:
+        """Return the same with numbers in the place of tensors, as they are now. The device is waited for."""
+        terms: tuple[Any, ...] = self
+        return Terms(*(float(term) if isinstance(term, Tensor) else term for term in terms))
 
 
 class LossGradient(NamedTuple):
