@@ -23,6 +23,7 @@ from rl8.models.views import Views
 from rl8.parallel import world
 from rl8.policy.normalization import ObsNormalizer
 from rl8.policy.outputs import check_built, check_output, not_built
+from rl8.policy.segments import segments
 from rl8.rng import forked
 from rl8.specs import Composite, Nested, Spec, leaves
 
@@ -320,7 +321,15 @@ class Policy(nn.Module):
         return out
 
     def _unroll(self, inputs: Nested, state: Nested, is_last: Tensor) -> tuple[Mapping[str, Any], Tensor]:
-        """Return features and values `[L, B, ...]` of sequences in which episodes end: step by step."""
+        """Return features and values `[L, B, ...]` of sequences in which episodes end.
+
+        On a CPU all parts between ends are computed side by side, elsewhere step by step: where ends are is not asked.
+        """
+        found = segments(is_last) if is_last.device.type == "cpu" else None
+        if found is not None:
+            start = reset_where(found.begins, state[found.sequences[0]])
+            output = self.model(inputs[found.steps, found.sequences], start)
+            return found.unfold(output.features), output.values.flatten(0, 1)[found.places]
         outputs = []
         for step in range(is_last.shape[0]):
             output = self.model(inputs[step : step + 1], state)
