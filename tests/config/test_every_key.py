@@ -119,7 +119,7 @@ ELSEWHERE = {
 LEFT_OUT = {
     "algo=recurrent": "the keys of algo=ppo, with other defaults",
     "device=cuda": "tests/execution",
-    "experiment=cartpole_cuda": "has no keys of its own",
+    **{f"experiment={name}": "has no keys of its own" for name in options("experiment")},
     "stop=never": "has no keys, and never ends: tests/test_conditions.py",
     "distribution=auto": "has no keys",
     "distribution=categorical": "what auto takes for these actions: has no keys",
