@@ -106,6 +106,19 @@ def test_every_dependency_is_pinned_within_its_range_and_tested_as_pinned(name):
     assert metadata.version(name).split("+")[0] == version
 
 
+def test_what_the_package_imports_is_declared():
+    files = [*(ROOT / "rl8").glob("**/*.py"), *(ROOT / "hydra_plugins").glob("**/*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    declared = {name.lower() for name in re.findall(r'"([\w.-]+)(?:\[\w+\])?[<>=~]', PYPROJECT)} | {"rl8"}
+    known = {name: {one.lower() for one in owners} for name, owners in metadata.packages_distributions().items()}
+    found = {name: known[name] for name in {name.split(".")[0] for name in names} if name in known}
+    assert {"torch", "yaml", "filelock"} <= set(found)
+    # type checkers alone import the last
+    assert {name for name, owners in found.items() if not owners & declared} == {"typing_extensions"}
+
+
 def test_torch_is_pinned_exactly():
     assert str(constraints()["torch"]) == "==2.13.0"
     assert default_environment()["python_version"] >= "3.10"
