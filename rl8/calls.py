@@ -8,6 +8,7 @@ import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar
 
 from rl8.checks import is_mistake
@@ -59,17 +60,31 @@ def missing(owner: Any, name: str, theirs: Mapping[str, str]) -> Any:
     return object.__getattribute__(owner, name)  # a property's own error, or Python's words
 
 
-@contextmanager
-def in_python(spoken: bool = True) -> Iterator[None]:
-    """Let checks that fail in the block name options as Python has them, not as they are typed on a command line.
+_TYPED: Final = ContextVar("typed", default=False)
 
-    Args:
-        spoken: Whether the caller wrote Python.
-    """
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Say that what the block builds was typed on a command line, which names options its own way and checks more."""
+    before = _TYPED.set(True)
+    try:
+        yield
+    finally:
+        _TYPED.reset(before)
+
+
+def is_typed() -> bool:
+    """Return whether a command line is behind this call, rather than somebody's Python."""
+    return _TYPED.get()
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Let checks that fail in the block name options as Python has them, unless a command line is behind it."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        if spoken and is_mistake(error) and len(error.args) == 1:
+        if not is_typed() and is_mistake(error) and len(error.args) == 1:
             error.args = (as_python(str(error)),)
         raise
 
@@ -87,10 +102,15 @@ _IN_PYTHON: Final = (
     (r"\balgo\.optimizer\.(\w+)=([^\s,]+?)(?=[.,]?(?:\s|$))", r'optimizer_config={"\1": \2}'),
     (r"\bdevice\.device\b", "device"),
     (r"\bdevice\.([a-z]\w*)=([^\s,]+?)(?=[.,]?(?:\s|$))", r"device=rl8.DeviceSettings(\1=\2)"),
-    (r"\b(?:algo|trainer)\.(?=[a-z])", ""),
+    (r"\b(?:algo|trainer|stop)\.(?=[a-z])", ""),
+    (r" \(stop=target .*?\)|goal\.target=\S+ with stop=target, else ", ""),
+    (r"Try '(\w[\w.]*=[^']*)'", r"Try \1"),  # no shell splits it
+    (r"\bschedules\.(\w+)=(None\b|\[.*?\]\])", r'schedules={"\1": \2}'),
     (r"=null\b", "=None"),
     (r"\bor null\b", "or None"),
     (r"=true\b", "=True"),
     (r"=false\b", "=False"),
-    (r"(?:(?<=Try )|(?<=Settings\())(\w+)=([a-z]+)(?=[.,)]|$)", r"\1='\2'"),  # a word is text
+    # a word is text, unless it is an option of a group
+    (r"((?:Try|or) )(?!(?:algo|distribution|env|model)=)(\w+)=(/?[a-z][\w/-]*)(?=[.,)]*(?:\s|$))", r"\1\2='\3'"),
+    (r"(?<=Settings\()(\w+)=([a-z]+)(?=\))", r"\1='\2'"),
 )

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rl8.calls import in_python
 from rl8.checks import MAX_STEPS, check_range
 from rl8.data import ENV_STEPS
 from rl8.kinds import is_list
@@ -100,6 +101,7 @@ class EnvSteps(Condition):
         ValueError: If it is below 1.
     """
 
+    @in_python()
     def __init__(self, env_steps: int | float) -> None:
         if isinstance(env_steps, float) and env_steps.is_integer():
             env_steps = int(env_steps)  # 1e6 is how people write a million
@@ -134,6 +136,7 @@ class WallTime(Condition):
         ValueError: If it is not above 0.
     """
 
+    @in_python()
     def __init__(self, seconds: float) -> None:
         check_range("stop.seconds", seconds, 0, low_open=True, hint="stop.seconds=600")
         self.seconds = float(seconds)
@@ -181,6 +184,7 @@ class _Watch(Condition):
         TypeError: If `key` is no name.
     """
 
+    @in_python()
     def __init__(self, key: str) -> None:
         if not key or not isinstance(key, str):
             raise TypeError(
@@ -209,13 +213,13 @@ class _Hits(_Watch):
     name: str
     sign: str
 
+    @in_python()
     def __init__(self, key: str, bound: float) -> None:
         super().__init__(key)
         if bound is None:
             raise ValueError(
-                f"stop.{self.name}=None: there is no bound for {key} to hit. Accepted: a number. With stop=target type "
-                f"goal.target=<number>, otherwise stop.{self.name}=<number>; in Python "
-                f"{type(self).__name__}({key!r}, <number>)."
+                f"stop.{self.name}=null: there is no bound for {key} to hit. Accepted: a number. Try "
+                f"goal.target=100 with stop=target, else stop.{self.name}=100."
             )
         check_range(f"stop.{self.name}", bound, hint=f"stop.{self.name}=100 (stop=target takes it from goal.target)")
         self.bound = float(bound)
@@ -304,6 +308,7 @@ class HitsLowerBound(_Hits):
 class _Patience(_Watch):
     """Base of the conditions that count values without change, in a row, each compared with a reference."""
 
+    @in_python()
     def __init__(self, key: str, patience: int = 5) -> None:
         super().__init__(key)
         check_range("stop.patience", patience, 1, integer=True, hint="stop.patience=5")
@@ -353,6 +358,7 @@ class Plateaus(_Patience):
         ValueError: If one is out of range.
     """
 
+    @in_python()
     def __init__(self, key: str, patience: int = 5, rtol: float = 1e-3, atol: float = 0.0) -> None:
         super().__init__(key, patience)
         check_range("stop.rtol", rtol, 0, hint="stop.rtol=0.001")

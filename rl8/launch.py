@@ -26,6 +26,7 @@ from hydra.utils import get_object, instantiate
 
 from rl8 import runs
 from rl8.callbacks import Callback
+from rl8.calls import typed
 from rl8.checks import check_path, closest, is_mistake, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config.compose import GROUPS, folders, option_with
@@ -77,6 +78,7 @@ class Outcome:
     stopped_by: str | None
 
 
+@typed()
 def stop_condition(plan: Plan) -> Condition | None:
     """Return the plan's stop condition; None if it never stops.
 
@@ -125,6 +127,7 @@ def bounded(plan: Plan, condition: Condition | None) -> Condition | None:
     return Or([condition, EnvSteps(plan.goal.env_steps)])
 
 
+@typed()
 def verify(plan: Plan) -> None:
     """Check what needs more than one option at a time and yet no torch.
 
@@ -252,6 +255,7 @@ def _default(parameter: inspect.Parameter) -> Any:
     return "<value>" if parameter.default is parameter.empty else parameter.default
 
 
+@typed()
 def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
     """Return the trainer that a plan describes, its random numbers seeded.
 
@@ -312,6 +316,7 @@ class Rehearsal:
     notes: tuple[str, ...]
 
 
+@typed()
 def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     """Build all that a plan names, to see whether it can be built.
 
@@ -400,6 +405,7 @@ def _is_among_options(folder: Path, options: Path) -> bool:
     return place == options or (place.parent == options and place.name in GROUPS)
 
 
+@typed()
 def run(trainer: Trainer, plan: Plan) -> Outcome:
     """Train until the plan's condition is met or a signal arrives."""
     if plan.trainer.track:

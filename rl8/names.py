@@ -6,7 +6,7 @@ skrl's PPO_CFG.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 # Our key: their names. A value may need another form; the comment of the key in conf/ says which.
 THEIRS: Final = {
@@ -80,18 +80,18 @@ _FORM_OF: Final = {name: form for names, form in FORMS.items() for name in names
 
 _OURS: Final = {name: ours for ours, names in THEIRS.items() for name in names.split()}
 
-# Options of `Trainer` and `Algorithm` that are not named like the last part of the key.
-_IN_PYTHON: Final = {
-    "algo.optimizer.lr": 'optimizer_config={"lr": 1e-3}',
-    "algo.optimizer._target_": "optimizer_cls=torch.optim.Adam",
-    "network.hiddens": 'model_config={"hiddens": [64, 64]}',
-    "model.activation": 'model_config={"activation": "tanh"}',
-    "network.log_std": 'model_config={"log_std": 0.0}',
-    "goal.env_steps": "run(stop_conditions=[rl8.conditions.EnvSteps(1_000_000)])",
-    "device.num_threads": "device=rl8.DeviceSettings(num_threads=1)",
-    "device.compile": "device=rl8.DeviceSettings(compile=True)",
-    "device=cuda": 'device="cuda"',
-    "env=<option>": "the environment's class as the first argument",
+# Options of `Trainer` and `Algorithm` that are not named like the last part of the key: what to write, and a value.
+_IN_PYTHON: Final[dict[str, tuple[str, Any]]] = {
+    "algo.optimizer.lr": ('optimizer_config={{"lr": {}}}', 1e-3),
+    "algo.optimizer._target_": ("optimizer_cls=torch.optim.Adam", None),
+    "network.hiddens": ('model_config={{"hiddens": {}}}', [64, 64]),
+    "model.activation": ('model_config={{"activation": {}}}', "tanh"),
+    "network.log_std": ('model_config={{"log_std": {}}}', 0.0),
+    "goal.env_steps": ("run(stop_conditions=[rl8.conditions.EnvSteps({})])", 1_000_000),
+    "device.num_threads": ("device=rl8.DeviceSettings(num_threads={})", 1),
+    "device.compile": ("device=rl8.DeviceSettings(compile={})", True),
+    "device=cuda": ('device="cuda"', None),
+    "env=<option>": ("the environment's class as the first argument", None),
 }
 
 
@@ -109,7 +109,17 @@ def _plain(name: str) -> str:
     return name.rpartition(".")[2].lower().replace("-", "_")
 
 
-def ours_in_python(name: str) -> str | None:
-    """Return what to write in Python for an option that another library calls `name`, None if none does."""
+def ours_in_python(name: str, value: Any = None) -> str | None:
+    """Return what to write in Python for an option that another library calls `name`, None if none does.
+
+    Args:
+        name: Their name.
+        value: What they gave; an example stands for one of another kind than ours takes.
+    """
     key = ours(name)
-    return None if key is None else _IN_PYTHON.get(key, key.rpartition(".")[2])
+    if key is None or key not in _IN_PYTHON:
+        return None if key is None else key.rpartition(".")[2]
+    text, example = _IN_PYTHON[key]
+    kind = (int, float) if isinstance(example, float) else type(example)
+    fits = form(name) is None and isinstance(value, kind) and isinstance(value, bool) == isinstance(example, bool)
+    return text.format(repr(value if fits else example))

@@ -23,7 +23,6 @@ from rl8.guest import stop_signals
 from rl8.kinds import is_list
 from rl8.parallel import launched, world
 from rl8.ppo.algorithm import Algorithm, RecurrentAlgorithm
-from rl8.ppo.effects import check_given
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.options import check_options
 from rl8.ppo.typed import TrainerOptions, spelled_out
@@ -83,6 +82,7 @@ class Trainer:
     algorithm_cls: type[Algorithm] = Algorithm
 
     @answered("Give the environment first and all else by name, e.g. Trainer(CartPole, num_envs=64, gamma=0.99).")
+    @in_python()
     def __init__(
         self,
         env: Callable[..., Env] | Algorithm,
@@ -96,22 +96,20 @@ class Trainer:
         **options: Unpack[TrainerOptions],
     ) -> None:
         given: dict[str, Any] = dict(options)
-        with in_python(not isinstance(env, Algorithm)):
-            self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
-            writers.check(self.settings)
-            check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
-            self._seed = seeds.settled(self.settings, seed)
-            if isinstance(env, Algorithm):
-                late = [*given, *(["seed"] if seed is not None and self.settings.branch is None else [])]
-                if late:
-                    raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
-                self.algorithm = env
-            else:
-                check_options(Algorithm, given, ["seed", *SETTINGS])
-                if seed is not None:
-                    torch.manual_seed(seed)
-                self.algorithm = self.algorithm_cls(env, **given)
-                check_given(given, self.algorithm)
+        self.settings = TrainerSettings(**{name: given.pop(name) for name in SETTINGS if name in given})
+        writers.check(self.settings)
+        check_range("seed", seed, 0, integer=True, optional=True, most=MAX_SEED, hint="seed=1")
+        self._seed = seeds.settled(self.settings, seed)
+        if isinstance(env, Algorithm):
+            late = [*given, *(["seed"] if seed is not None and self.settings.branch is None else [])]
+            if late:
+                raise TypeError(f"The algorithm is ready-made, so {', '.join(late)} would have no effect. Drop it.")
+            self.algorithm = env
+        else:
+            check_options(Algorithm, given, ["seed", *SETTINGS])
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.algorithm = self.algorithm_cls(env, **given)
         self.algorithm.skips_nonfinite = self.settings.on_nonfinite == "skip"
         self.callbacks = Callbacks(callbacks, self)
         self.stop_conditions = as_conditions(stop_conditions, "stop_conditions")
@@ -245,6 +243,7 @@ class Trainer:
         """Write a checkpoint that `resume` goes on from. With several processes all call it."""
         return self._checkpoints.copy(path)
 
+    @in_python()
     def check(self) -> None:
         """Check what `run` checks before it trains: that the evaluation's environment can be built and reset.
 
@@ -262,6 +261,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------ run
 
     @answered("Try trainer.run(stop_conditions=[rl8.conditions.EnvSteps({number})]).")
+    @in_python()
     def run(
         self,
         *,

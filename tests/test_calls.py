@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from envs import Steering
 
-from rl8 import Algorithm, DeployedPolicy, Trainer
-from rl8.calls import answered, as_python, in_python, missing
+from rl8 import Algorithm, DeployedPolicy, RecurrentAlgorithm, Trainer
+from rl8.calls import answered, as_python, in_python, missing, typed
+from rl8.conditions import Plateaus, WallTime
 
 SMALL = {"num_envs": 4, "horizon": 4, "track": False, "view": "none"}
 
@@ -85,21 +86,33 @@ def test_a_trainer_and_a_policy_answer_calls_of_other_libraries():
         ("trainer.view='x'. Try trainer.view=auto.", "view='x'. Try view='auto'."),
         ("Try algo.optimizer.lr=0.1.", 'Try optimizer_config={"lr": 0.1}.'),
         ("algo.optimizer._target_", "optimizer_cls"),
+        ("Try algo.optimizer._target_=torch.optim.Adam.", "Try optimizer_cls=torch.optim.Adam."),
+        ("stop.key=3. Try stop.key=returns/mean.", "key=3. Try key='returns/mean'."),
+        ("Try goal.target=1 with stop=target, else stop.upper_bound=1.", "Try upper_bound=1."),
+        ("Try 'algo.schedules.lr=[[0, 1], [9, 0]]', or", 'Try schedules={"lr": [[0, 1], [9, 0]]}, or'),
+        ("Try algo=recurrent, or model=mlp.", "Try algo=recurrent, or model=mlp."),
     ],
 )  # fmt: skip
 def test_messages_speak_python(typed, written):
     assert as_python(typed) == written
 
 
-def test_a_trainer_speaks_python_and_a_ready_algorithm_keeps_its_words():
+def test_what_is_made_in_python_speaks_python():
     with pytest.raises(TypeError, match=r"^gamma='0\.9' is text\. Accepted: a number\. Try gamma=0\.\d+\.$"):
         Trainer(Steering, **SMALL, gamma="0.9")
     with pytest.raises(ValueError, match=r"^device='gpu' is unknown\. .* Try device='cpu'\.$"):
         Trainer(Steering, **SMALL, device="gpu")
     with pytest.raises(ValueError, match=r"^view='fancy' is unknown"):
         Trainer(Steering, **{**SMALL, "view": "fancy"})
-    with pytest.raises(ValueError, match=r"^trainer\.view='fancy' is unknown"):
+    with pytest.raises(ValueError, match=r"^view='fancy' is unknown"):
         Trainer(Algorithm(Steering, num_envs=4, horizon=4), view="fancy")
+    for cls in (Algorithm, RecurrentAlgorithm):
+        with pytest.raises(ValueError, match=r"^schedules\.lr\[0\]'s value=-1 .* Try schedules=\{\"lr\": \[\["):
+            cls(Steering, num_envs=4, horizon=4, schedules={"lr": [[0, -1]]})
+    with pytest.raises(ValueError, match=r"^key=x: Unknown metric"):
+        Trainer(Steering, **SMALL, stop_conditions=[Plateaus("x")])
+    with pytest.raises(ValueError, match=r"^stop\.seconds=0 is out of range.* Try stop\.seconds=600\.$"), typed():
+        WallTime(0)
     with pytest.raises(ValueError, match=r"^mine algo\.x=null$"), in_python():
         int_of_my_own()
 

@@ -383,7 +383,7 @@ def test_numbers_of_numpy_and_classes_are_saved_and_read(tmp_path):
         "horizon": 8,
         "gamma": np.float64(0.9),
         "optimizer_config": {"lr": np.float64(1e-3), "betas": (np.float64(0.8), 0.9)},
-        "model_config": {"hiddens": [8], "log_std": np.float32(0.5)},
+        "model_config": {"hiddens": [8], "hidden_gain": np.float32(0.5)},
     }
     algorithm = Algorithm(Episodes, **options)
     iterate(algorithm, 1, None)

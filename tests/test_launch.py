@@ -169,7 +169,7 @@ def test_what_takes_more_than_one_option_to_check(words, error, message):
 
 def test_a_target_that_no_file_sets():
     chosen = replace(plan(), stop={"_target_": "rl8.conditions.HitsUpperBound", "key": "x", "upper_bound": None})
-    with pytest.raises(ValueError, match=r"With stop=target type goal\.target=<number>"):
+    with pytest.raises(ValueError, match=r"^stop\.upper_bound=null: .* Try goal\.target=100 with stop=target, else"):
         verify(chosen)
 
 

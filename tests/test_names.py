@@ -78,7 +78,7 @@ def test_what_has_another_form_is_a_name_of_theirs():
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("lr", r"optimizer_config=\{\"lr\": 1e-3\}"),
+        ("lr", r"optimizer_config=\{\"lr\": 1\}"),
         ("n_steps", "horizon"),
         ("total_timesteps", "EnvSteps"),
         ("clip_range", "clip_param"),
@@ -95,3 +95,19 @@ def test_names_are_found_however_they_are_written():
     assert ours("nobody_calls_it_so") is None
     assert ours_in_python("nobody_calls_it_so") is None
     assert ours_in_python("n_epochs") == "num_sgd_iters"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("learning_rate", 3e-4, 'optimizer_config={"lr": 0.0003}'),
+        ("learning_rate", "3e-4", 'optimizer_config={"lr": 0.001}'),
+        ("learning_rate", True, 'optimizer_config={"lr": 0.001}'),
+        ("net_arch", [32], 'model_config={"hiddens": [32]}'),
+        ("net_arch", {"pi": [32]}, 'model_config={"hiddens": [64, 64]}'),
+        ("init_std", 0.5, 'model_config={"log_std": 0.0}'),  # ours is the logarithm
+        ("activation_fn", "elu", "model_config={\"activation\": 'elu'}"),
+    ],
+)
+def test_the_value_that_was_given_is_advised_where_ours_has_its_form(name, value, advice):
+    assert ours_in_python(name, value) == advice

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("workdir")
             Endless,
             {"resume": "nowhere.pt"},
             ValueError,
-            "^trainer.resume=nowhere.pt is no run. Accepted: a run's folder, its policy.pt",
+            "^resume=nowhere.pt is no run. Accepted: a run's folder, its policy.pt",
         ),
         (
             Algorithm(Endless, num_envs=2, horizon=2),
@@ -118,8 +118,8 @@ def test_a_second_run_goes_on_and_counts_its_conditions_anew():
 @pytest.mark.parametrize(
     ("key", "steps_per_eval", "message"),
     [
-        ("returns/men", None, "stop.key=returns/men: Unknown metric 'returns/men'. Did you mean 'returns/mean'"),
-        ("eval/returns/mean", None, r"evaluated only at the end. Try trainer.steps_per_eval=10\."),
+        ("returns/men", None, "^key=returns/men: Unknown metric 'returns/men'. Did you mean 'returns/mean'"),
+        ("eval/returns/mean", None, r"evaluated only at the end. Try steps_per_eval=10\."),
         ("eval/return/mean", 2, "Did you mean 'eval/returns/mean'"),
     ],
 )
@@ -199,9 +199,7 @@ def test_trainers_of_one_second_have_folders_of_their_own(monkeypatch):
 def test_a_folder_that_holds_a_run_is_refused(workdir):
     both = [Trainer(Endless, output_dir="here", **QUIET) for _ in range(2)]
     both[0].run(stop_conditions=[EnvSteps(BATCH)])
-    message = (
-        r"^trainer.output_dir=here holds a run already \(config.yaml.*Try trainer.output_dir=here-2, or trainer.res"
-    )
+    message = r"^output_dir=here holds a run already \(config.yaml.*Try output_dir='here-2', or resume='here' to"
     with pytest.raises(ValueError, match=message):
         both[1].run(stop_conditions=[EnvSteps(BATCH)])
     with pytest.raises(ValueError, match=message):
@@ -215,7 +213,7 @@ def test_a_folder_that_cannot_be_made_is_one_message(workdir):
         ValueError, match=r"^The folder outputs/.* for the run's files can't be made: .*Start in another"
     ):
         Trainer(Endless, **QUIET).run(stop_conditions=[EnvSteps(BATCH)])
-    with pytest.raises(ValueError, match=r"^trainer.output_dir=outputs/x can't be written: Not a directory. Accepted"):
+    with pytest.raises(ValueError, match=r"^output_dir=outputs/x can't be written: Not a directory. Accepted"):
         Trainer(Endless, output_dir="outputs/x", **QUIET).run(stop_conditions=[EnvSteps(BATCH)])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from rl8.calls import in_python
 from rl8.data import BOOTSTRAP_FINAL_OBS
 from rl8.distributions import Distribution
 from rl8.env import Env
@@ -28,18 +29,12 @@ from rl8.ppo.advantages import advantages_of, normalize_minibatch, std_mean
 from rl8.ppo.changes import change
 from rl8.ppo.coefficients import Coefficients
 from rl8.ppo.critic import give_critic_its_rate
+from rl8.ppo.effects import check_given
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.losses import ExtraLoss, PPOLoss, check_extra_losses, ppo_loss, with_extra
 from rl8.ppo.metrics import KL_DIV, UpdateMetrics
 from rl8.ppo.optim import build_optimizer, clip_gradient, host_rate, set_learning_rate
-from rl8.ppo.options import (
-    check_kind,
-    check_options,
-    check_parts,
-    fitting_defaults,
-    learning_rate,
-    validated,
-)
+from rl8.ppo.options import check_kind, check_options, check_parts, fitting_defaults, learning_rate, validated
 from rl8.ppo.reward_scaling import RewardScaler
 from rl8.ppo.works import Works
 from rl8.rollout.episodes import Episodes
@@ -95,6 +90,7 @@ class Algorithm:
     skips_nonfinite = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
+    @in_python()
     def __init__(
         self,
         env_cls: Callable[..., Env],
@@ -139,6 +135,7 @@ class Algorithm:
             autocast=execution.autocast,
         )
         check_kind(self.policy, hparams, recurrent=self.recurrent)
+        check_given({"model_config": model_config, **options}, self)
         processes.begin_equal(self, {"_target_": optimizer_cls, **optimizer_config})
         self.rollout = Rollout(
             self.policy,

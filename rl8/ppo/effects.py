@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
+from rl8.calls import is_typed
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedule_options import SCHEDULED
 
@@ -69,7 +70,7 @@ def features(typed: Collection[str], names: set[str], *, recurrent: bool, trunca
 
 
 def check_given(given: Mapping[str, Any], algorithm: Any) -> None:
-    """Refuse what was given in Python and has no effect.
+    """Refuse what was given in Python and has no effect; a command line refuses it of the keys that were typed.
 
     Args:
         given: Options of an `Algorithm`, as they were given; what is the default anyway is accepted.
@@ -78,6 +79,8 @@ def check_given(given: Mapping[str, Any], algorithm: Any) -> None:
     Raises:
         ValueError: If one has no effect; the message names the option.
     """
+    if is_typed():
+        return
     policy, hparams = algorithm.policy, algorithm.hparams
     usual: dict[str, Any] = {**vars(Hyperparameters), **algorithm.defaults}
     keys = {f"algo.{name}": (name, value, usual.get(name)) for name, value in given.items()}

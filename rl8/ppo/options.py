@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from rl8.rng import forked
 DEFAULT_LR = 1e-3
 
 
-def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[str] = ()) -> None:
+def check_options(algorithm_cls: type, options: Mapping[str, Any], others: Sequence[str] = ()) -> None:
     """Raise TypeError for an option that an algorithm does not take; the message has the nearest one.
 
     Args:
@@ -31,9 +31,9 @@ def check_options(algorithm_cls: type, options: Iterable[str], others: Sequence[
     parameters = inspect.signature(algorithm_cls).parameters.values()
     parts = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     names = [*parts, *(field.name for field in fields(Hyperparameters)), *others]
-    for name in options:
+    for name, value in options.items():
         if name not in names:
-            raise TypeError(unknown("option", name, names, guess=ours_in_python(name)))
+            raise TypeError(unknown("option", name, names, guess=ours_in_python(name, value)))
 
 
 def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> dict[str, int]:

@@ -32,7 +32,7 @@ CASES = {
         {"vf_clip_param": 0.05, "dual_clip_param": 1.5, "clip_param": 0.1, "max_grad_norm": 0.1, "entropy_coeff": 0.05},
     ),
     "gradients as they are": (CartPole, {"max_grad_norm": None, "vf_coeff": 0.5}),
-    "entropy falls": (CartPole, {"entropy_coeff": 0.1, "entropy_coeff_schedule": [[0, 0.1], [100, 0.0]]}),
+    "entropy falls": (CartPole, {"entropy_coeff_schedule": [[0, 0.1], [100, 0.0]]}),
     "other gains": (CartPole, {"model_config": {"hidden_gain": 1.4, "policy_gain": 0.5, "value_gain": 1.0}}),
     "advantages by the minibatch": (
         CartPole,

@@ -198,7 +198,7 @@ def test_settings_that_differ_are_refused_by_all_with_the_key(found):
             "algo.gamma=0.9 in process 0, and 0.8 in process 1. Accepted: the same settings in all processes. Start "
             "all of them with one command line."
         )
-        assert built == "algo.num_envs=4 in process 0, and 5 in process 1."
+        assert built == "num_envs=4 in process 0, and 5 in process 1."
 
 
 def test_one_process_is_the_identity():

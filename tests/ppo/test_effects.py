@@ -1,6 +1,7 @@
 import pytest
 
-from rl8 import RecurrentTrainer, Trainer
+from rl8 import Algorithm, RecurrentTrainer, Trainer
+from rl8.calls import typed
 from rl8.env import CartPole, Pendulum
 
 QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": False}
@@ -32,6 +33,14 @@ QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": 
 def test_an_option_without_effect_is_refused_in_python_too(trainer_cls, options, text):
     with pytest.raises(ValueError, match=f"^What was given would have no effect. {text}"):
         trainer_cls(CartPole, **QUIET, **options)
+
+
+def test_a_bare_algorithm_refuses_it_and_a_command_line_has_asked_already():
+    options = {"num_envs": 4, "horizon": 4, "clip_obs": 3.0}
+    with pytest.raises(ValueError, match=r"^What was given would have no effect. clip_obs: normalize_obs is false"):
+        Algorithm(CartPole, **options)
+    with typed():
+        assert Algorithm(CartPole, **options).hparams.clip_obs == 3.0
 
 
 def test_what_acts_or_is_the_default_anyway_is_accepted():

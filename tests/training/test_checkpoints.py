@@ -48,9 +48,7 @@ def test_the_best_checkpoint_by_evaluation_is_kept(monkeypatch):
     trainer.run(stop_conditions=[EnvSteps(4 * BATCH)])
     assert read_checkpoint("here/best.pt").algorithm["counters"]["iterations"] == 2
     assert read_checkpoint("here/checkpoint.pt").extra["best"] == 3.0
-    with pytest.raises(
-        ValueError, match=r"^trainer.resume=here/best.pt is not its run's last.*Try trainer.resume=here, "
-    ):
+    with pytest.raises(ValueError, match=r"^resume=here/best.pt is not its run's last.*Try resume='here', "):
         Trainer(Endless, resume="here/best.pt", **QUIET)
     assert Trainer(Endless, branch="here/best.pt", **QUIET).algorithm.iterations == 2
 

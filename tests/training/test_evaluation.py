@@ -64,11 +64,9 @@ class Short(Endless):
 
 
 def test_what_the_evaluation_refuses_is_known_before_training(workdir):
-    with pytest.raises(ValueError, match=r"^The evaluation's environment is refused: trainer.eval_horizon=16 is out"):
+    with pytest.raises(ValueError, match=r"^The evaluation's environment is refused: eval_horizon=16 is out"):
         Trainer(Short, **{**QUIET, "eval_horizon": 16}).run()
-    refused = (
-        r"is refused with trainer.eval_env_config={noise: .*}: trainer.eval_env_config.noise has shape \(3,\).*\(4,\)"
-    )
+    refused = r"is refused with eval_env_config={noise: .*}: eval_env_config.noise has shape \(3,\).*\(4,\)"
     with pytest.raises(ValueError, match=refused):
         Trainer(Endless, **{**QUIET, "eval_env_config": {"noise": [1.0, 2.0, 3.0]}}).run()
     assert list(workdir.iterdir()) == []

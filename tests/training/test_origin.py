@@ -134,7 +134,5 @@ def test_a_run_starts_from_a_policy_in_other_physics():
     assert second.algorithm.env.noise == 3.0
     assert second.algorithm.iterations == 2
     assert second.output_dir != Path("a")
-    with pytest.raises(
-        ValueError, match=r"^trainer.init_from=a/policy.pt does not fit .*\[16, 3\] there, \[8, 3\] here"
-    ):
+    with pytest.raises(ValueError, match=r"^init_from=a/policy.pt does not fit .*\[16, 3\] there, \[8, 3\] here"):
         Trainer(Endless, init_from="a", normalize_obs=True, **{**QUIET, "model_config": {"hiddens": [8]}})

@@ -105,9 +105,7 @@ def test_counts_must_agree():
 
 @pytest.mark.parametrize("env", [GymnasiumEnv, functools.partial(GymnasiumEnv, id="CartPole-v1"), wrap(Simulator())])
 def test_a_reset_between_ends_is_refused_and_never_the_default(env):
-    with pytest.raises(
-        ValueError, match=r"algo.horizons_per_env_reset=4 would cut the episodes of .*Try algo.horizons"
-    ):
+    with pytest.raises(ValueError, match=r"^horizons_per_env_reset=4 would cut the episodes of .*Try horizons"):
         Algorithm(env, num_envs=3, horizon=4, horizons_per_env_reset=4)
     assert Algorithm(env, num_envs=3, horizon=4).hparams.horizons_per_env_reset == -1
 

@@ -51,7 +51,7 @@ def test_at_a_time_limit_there_is_no_last_observation():
 
 
 def test_a_last_observation_that_is_not_there_cannot_be_wanted():
-    with pytest.raises(ValueError, match=r"algo.bootstrap=final_obs needs .* Try algo.bootstrap=last_value."):
+    with pytest.raises(ValueError, match=r"^bootstrap=final_obs needs .* Try bootstrap='last_value'\."):
         Algorithm(wrap(Simulator()), num_envs=3, horizon=2, bootstrap="final_obs")
 
 
