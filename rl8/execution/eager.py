@@ -118,8 +118,9 @@ class Eager:
         return torch.autocast(self.device.type, dtype=self.amp_dtype, cache_enabled=False)
 
     def compiled(self, function: Function) -> Function:
-        """Return `function`, fused by Inductor at its first call if the settings say so."""
-        compiled: Any = torch.compile(function, dynamic=False) if self.settings.compile else function
+        """Return `function`, fused by Inductor at its first call if the settings say so; its random numbers stay."""
+        options: Any = {"fallback_random": True}
+        compiled: Any = torch.compile(function, dynamic=False, options=options) if self.settings.compile else function
         fused: Function = compiled
         return fused
 

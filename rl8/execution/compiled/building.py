@@ -67,12 +67,12 @@ def _compiler() -> str | None:
 
 def _folder() -> Path:
     """Return where libraries are kept: the user's cache, or a folder of this process where that can't be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rl8"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rl8"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # the latter where nobody knows a home folder
         return Path(tempfile.mkdtemp(prefix="rl8-"))
 
 
