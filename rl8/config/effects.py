@@ -28,6 +28,14 @@ def _of_algo(reason: Callable[[Hyperparameters], str]) -> Reason:
     return lambda hparams, _: reason(hparams)
 
 
+def _without_layers(model: Mapping[str, Any]) -> str:
+    """Return which keys leave a model without a layer that an activation follows; empty where there is one."""
+    keys = [key for key in ("hiddens", "head_hiddens") if key in model]
+    if not keys or any(model[key] for key in keys):
+        return ""
+    return f"{' and '.join(f'model.{key}' for key in keys)} {'have' if keys[1:] else 'has'} no layers"
+
+
 # What says how a run is recorded, each with the writers that look at it.
 RECORDING: Final = {
     "trainer.experiment_name": ("track", "wandb"),
@@ -47,7 +55,7 @@ RULES: Final[dict[str, Reason]] = {
     **{f"algo.{name}": _of_algo(reason) for name, reason in IDLE.items()},
     "device.graphs": lambda _, config: "" if config["device"]["device"] != "cpu" else "a CPU has no CUDA graphs",
     **{
-        key: lambda _, config: "model.hiddens has no layers" if config.get("model", {}).get("hiddens") == [] else ""
+        key: lambda _, config: _without_layers(config.get("model", {}))
         for key in ("model.activation", "network.activation")
     },
     "device.patience_s": lambda _, config: (

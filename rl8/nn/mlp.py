@@ -37,6 +37,7 @@ class MLP(nn.Module):
         hiddens: Width of every layer, each >= 1; empty passes the input on.
         activation: Name of the activation, one of `ACTIVATIONS`.
         gain: Of the orthogonal weights; by default sqrt(2) for relu, 1 for others.
+        name: Key of `hiddens`, for messages.
 
     Attributes:
         size: Length of the output vector.
@@ -51,14 +52,20 @@ class MLP(nn.Module):
     compute: Callable[[MLP, Tensor, Sequence[nn.Module]], Tensor | None] | None = None
 
     def __init__(
-        self, in_features: int, hiddens: Sequence[int], activation: str = "relu", gain: float | None = None
+        self,
+        in_features: int,
+        hiddens: Sequence[int],
+        activation: str = "relu",
+        gain: float | None = None,
+        *,
+        name: str = "model.hiddens",
     ) -> None:
         super().__init__()
         check_choice("model.activation", activation, ACTIVATIONS)
         if not is_list(hiddens):
-            raise TypeError(f"model.hiddens={hiddens!r} is no list. Accepted: a list of integers. Try [{hiddens}].")
+            raise TypeError(f"{name}={hiddens!r} is no list. Accepted: a list of integers. Try [{hiddens}].")
         for width in hiddens:
-            check_range("model.hiddens", width, 1, integer=True, hint="model.hiddens=[256,256]")
+            check_range(name, width, 1, integer=True, hint=f"{name}=[256,256]")
         sizes = [in_features, *hiddens]
         gain = gain or (math.sqrt(2) if activation == "relu" else 1.0)
         self.layers = nn.ModuleList([linear(a, b, gain) for a, b in pairwise(sizes)])

@@ -20,9 +20,9 @@ def make(model_cls, num_layers=1, **config):
 
 @both
 @layers
-@pytest.mark.parametrize("hiddens", [(), (7,)])
-def test_a_sequence_in_one_call_is_the_same_as_step_by_step(model_cls, num_layers, hiddens):
-    model, obs, start = make(model_cls, num_layers, hiddens=hiddens)
+@pytest.mark.parametrize("config", [{}, {"hiddens": (7,)}, {"head_hiddens": (6,), "separate_value": True}])
+def test_a_sequence_in_one_call_is_the_same_as_step_by_step(model_cls, num_layers, config):
+    model, obs, start = make(model_cls, num_layers, **config)
     whole, state, steps = model(obs, start), start, []
     for t in range(L):
         steps.append(model(obs[t : t + 1], state))
@@ -103,3 +103,31 @@ def test_recurrent_layers_compute_in_float32_under_mixed_precision(cls):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.randn(2, 4, 3), state)
     assert kinds == [torch.float32]
+
+
+@both
+def test_a_separate_value_shares_no_memory_with_the_policy(model_cls):
+    model, obs, start = make(model_cls, separate_value=True)
+    one = model(obs, start)
+    for prefix, kept, moved in (("", "values", "logits"), ("value_", "logits", "values")):
+        changed = start.clone()
+        for key in model.state_keys:
+            changed[prefix + key] = changed[prefix + key] + 1
+        other = model(obs, changed)
+        found = {"values": torch.equal(one.values, other.values)}
+        found["logits"] = torch.equal(one.features["logits"], other.features["logits"])
+        assert found == {kept: True, moved: False}
+
+
+@both
+def test_heads_have_perceptrons_of_their_own(model_cls):
+    model, _, _ = make(model_cls, head_hiddens=[6, 4])
+    widths = [[layer.out_features for layer in net.layers] for net in (model.policy_net, model.value_net)]
+    assert widths == [[6, 4], [6, 4]]
+    assert model.policy_net.layers[0].weight is not model.value_net.layers[0].weight
+
+
+@both
+def test_widths_of_the_heads_are_refused_by_their_own_key(model_cls):
+    with pytest.raises(ValueError, match=r"model\.head_hiddens=0"):
+        make(model_cls, head_hiddens=[0])
