@@ -58,8 +58,9 @@ def translated(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if model["_target_"] == PERCEPTRON:
         policy |= {"net_arch": {"pi": model["hiddens"], "vf": model["hiddens"]}, "activation_fn": model["activation"]}
     elif model["_target_"] == MEMORY and not model["hiddens"] and model["num_layers"] == 1:
-        policy |= {"lstm_hidden_size": model["hidden_size"], "shared_lstm": True, "enable_critic_lstm": False}
-        policy |= {"net_arch": {"pi": [], "vf": []}}  # one network with two heads, as rl8's
+        policy |= {"lstm_hidden_size": model["hidden_size"], "shared_lstm": not model["separate_value"]}
+        policy |= {"enable_critic_lstm": model["separate_value"], "activation_fn": model["activation"]}
+        policy |= {"net_arch": {"pi": model["head_hiddens"], "vf": model["head_hiddens"]}}
     else:
         raise ValueError(f"{model['_target_']} has no counterpart here.")
     normalize = {
