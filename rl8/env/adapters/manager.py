@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from rl8.checks import check_range, unknown
-from rl8.data import FINAL_OBS, METRICS, OBS, RESERVED_METRICS, REWARDS, TERMINATED, TRUNCATED
+from rl8.checks import check_range
+from rl8.data import FINAL_OBS, METRICS, OBS, REWARDS, TERMINATED, TRUNCATED
+from rl8.env.adapters.groups import chosen_groups, metric_name, observed_groups, plain, spec_of
 from rl8.env.adapters.opaque import OpaqueEnv
-from rl8.specs import Bounded, Composite, Nested, Spec, Unbounded, as_spec
-
-# What the group for the policy is called: by mjlab, by Isaac Lab.
-ACTOR_GROUPS = ("actor", "policy")
+from rl8.specs import Bounded, Nested, Spec, Unbounded, as_spec
 
 
 class ManagerEnv(OpaqueEnv):
@@ -66,8 +63,8 @@ class ManagerEnv(OpaqueEnv):
         if ends_by_hand:
             self.base.cfg.auto_reset = False
         first, _ = sim.reset()
-        self.groups = _groups(first, groups)
-        self.observation_spec = _spec(self._observed(first))
+        self.groups = chosen_groups(first, groups)
+        self.observation_spec = spec_of(self._observed(first))
         self.action_spec = self._spec_of_actions()
 
     def begin(self, seed: int) -> Nested:
@@ -125,18 +122,7 @@ class ManagerEnv(OpaqueEnv):
 
     def _observed(self, groups: Mapping[str, Any]) -> Nested:
         """Return a copy of what is observed: simulators write the next step's to the same place."""
-        if len(self.groups) == 1:
-            return self._copied(groups[self.groups[0]])
-        entries: dict[str, Any] = {name: self._copied(groups[name]) for name in self.groups}
-        return TensorDict(entries, batch_size=[self.num_envs], device=self.device)
-
-    def _copied(self, group: Any) -> Nested:
-        if isinstance(group, Mapping):
-            entries: dict[str, Any] = {str(name): self._copied(term) for name, term in group.items()}
-            return TensorDict(entries, batch_size=[self.num_envs], device=self.device)
-        assert isinstance(group, Tensor)
-        dtype = torch.float32 if group.is_floating_point() else group.dtype
-        return group.to(self.device, dtype, copy=True)
+        return observed_groups(groups, self.groups, self.num_envs, lambda group: plain(group, self.device, copy=True))
 
     def _reported(self, extras: Mapping[str, Any], ended: Tensor) -> dict[str, Tensor]:
         """Return the numbers `[N]` that a simulator logs of what it reset; NaN where no episode `ended`.
@@ -146,9 +132,9 @@ class ManagerEnv(OpaqueEnv):
         found: dict[str, Tensor] = {}
         news = torch.where(ended.any().to(self.device), 1.0, torch.nan)
         for key, value in (extras.get("log") or {}).items():
-            name = re.sub(r"[^\w./: -]", "_", str(key))  # what MLflow takes
+            name = metric_name(key)
             is_number = isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
-            if is_number and f"env/{name}" not in RESERVED_METRICS:
+            if is_number and name is not None:
                 number = torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(())
                 found[name] = (number * news).expand(self.num_envs)
         return found
@@ -161,20 +147,3 @@ class ManagerEnv(OpaqueEnv):
         if self.clip_actions is None:
             return Unbounded(shape)
         return Bounded(-self.clip_actions, self.clip_actions, shape)
-
-
-def _groups(observed: Mapping[str, Any], wanted: Sequence[str] | None) -> list[str]:
-    """Return which groups are observed."""
-    known = [str(name) for name in observed]
-    if wanted is None:
-        return [next((name for name in ACTOR_GROUPS if name in known), known[0])]
-    for name in wanted:
-        if name not in known:
-            raise ValueError(unknown("observation group in env.groups", name, known))
-    return list(wanted)
-
-
-def _spec(obs: Nested) -> Spec:
-    if isinstance(obs, TensorDict):
-        return Composite({str(key): _spec(obs[key]) for key in obs.keys()})  # noqa: SIM118 (TensorDict iterates over rows)
-    return Unbounded(obs.shape[1:], dtype=obs.dtype)
