@@ -16,6 +16,7 @@ SECTIONS: Final = {
     "Begin": ("quickstart", "concepts", "coming"),
     "Train": (
         "extending",
+        "environments",
         "recurrent",
         "options",
         "sweeps",

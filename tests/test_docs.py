@@ -27,7 +27,16 @@ def blocks(page, language):
 
 
 # Pages that begin in an empty folder: in order, their files are saved there, their code and their commands run.
-FROM_NOTHING = ("coming", "concepts", "extending", "performance", "quickstart", "recurrent", "reproducibility")
+FROM_NOTHING = (
+    "coming",
+    "concepts",
+    "environments",
+    "extending",
+    "performance",
+    "quickstart",
+    "recurrent",
+    "reproducibility",
+)
 PART = re.compile(
     r"(?:`(?P<file>[\w/]+\.(?:py|yaml))`:\n\n)?^```(?P<language>python|yaml|console)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,

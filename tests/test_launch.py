@@ -64,8 +64,9 @@ def find(target, **config):
 @pytest.mark.parametrize("algo", options("algo"))
 @pytest.mark.parametrize("name", [name for name in options("env") if name != "cue_recall"])
 def test_every_environment_builds_with_every_algorithm(workdir, name, algo):
-    if name in ("envpool", "isaaclab", "mjlab") and find_spec(name) is None:
-        with pytest.raises(ValueError, match=f"env={name} needs the package {name}, which is not installed"):
+    package = {"playground": "mujoco_playground"}.get(name, name)
+    if name in ("envpool", "isaaclab", "mjlab", "playground") and find_spec(package) is None:
+        with pytest.raises(ValueError, match=f"env={name} needs the package {package}, which is not installed"):
             build(plan(f"env={name}", f"algo={algo}", *SMALL, *QUIET), workdir)
         return
     trainer = build(plan(f"env={name}", f"algo={algo}", *SMALL, *QUIET), workdir)

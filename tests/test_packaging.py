@@ -95,7 +95,7 @@ def requirements():
 
 
 # Extras that are too heavy to install for the tests; they are tried where they are installed.
-HEAVY = {"envpool", "hydra-ray-launcher", "mjlab", "ray"}
+HEAVY = {"envpool", "hydra-ray-launcher", "mjlab", "playground", "ray"}
 
 
 @pytest.mark.parametrize("name", sorted({requirement.name for requirement in requirements()} - HEAVY))

@@ -52,7 +52,7 @@ TINY = listed(
 LIMIT = 30.0
 
 # Environments of other libraries need an id, and the library.
-ADAPTERS = {"gymnasium", "envpool", "mjlab", "isaaclab"}
+ADAPTERS = {"gymnasium", "envpool", "mjlab", "isaaclab", "playground"}
 # Left alone: true would compile for a minute, draw films or open a database, which other tests do.
 SWITCHED_OFF = ("device.compile", "trainer.render", "trainer.track")
 # Larger numbers would be right, and take long.

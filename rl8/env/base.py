@@ -187,8 +187,8 @@ class Env(ABC):
         """
         raise ValueError(
             f"algo.random_initial_ages=true: the ages of {type(self).__name__}'s episodes can't be set. Accepted: "
-            "env=mjlab, env=isaaclab, an EpisodicEnv with max_episode_steps, or an environment that defines "
-            "begin_at_random_ages(self). Try algo.random_initial_ages=false."
+            "env=mjlab, env=isaaclab, env=playground, an EpisodicEnv with max_episode_steps, or an environment that "
+            "defines begin_at_random_ages(self). Try algo.random_initial_ages=false."
         )
 
     def close(self) -> None:  # noqa: B027 (most environments hold nothing but tensors)

@@ -124,7 +124,10 @@ LEFT_OUT = {
     "distribution=auto": "has no keys",
     "distribution=categorical": "what auto takes for these actions: has no keys",
     **{f"model={name}": "no environment here has images: tests/models/test_images.py" for name in ("cnn", "impala")},
-    **{f"env={name}": "another package: tests/env/adapters" for name in ("envpool", "gymnasium", "isaaclab", "mjlab")},
+    **{
+        f"env={name}": "another package: tests/env/adapters"
+        for name in ("envpool", "gymnasium", "isaaclab", "mjlab", "playground")
+    },
 }
 WALKED = [f"{group}={option}" for group in GROUPS for option in options(group) if f"{group}={option}" not in LEFT_OUT]
 

@@ -1,4 +1,4 @@
-"""Environments of other libraries, each imported only when it is used: Gymnasium, EnvPool, mjlab, Isaac Lab."""
+"""Environments of other libraries, each imported only when it is used: Gymnasium, EnvPool, simulators of robots."""
 
 from __future__ import annotations
 

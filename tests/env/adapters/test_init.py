@@ -17,6 +17,7 @@ from rl8.env.adapters.gymnasium import GymnasiumEnv, VectorEnv
 from rl8.env.adapters.isaaclab import IsaacLabEnv
 from rl8.env.adapters.manager import ManagerEnv
 from rl8.env.adapters.mjlab import MjlabEnv
+from rl8.env.adapters.playground import PlaygroundEnv
 from rl8.ppo.algorithm import Algorithm
 from rl8.trainer import Trainer
 from tests.env.adapters.tasks import Count, Pool, Simulator, count_vec
@@ -143,13 +144,15 @@ def test_resuming_begins_new_episodes_and_says_so(workdir, capsys):
         (GymnasiumEnv, "gymnasium", r"pip install 'rl8\[gymnasium\]'"),
         (EnvPoolEnv, "envpool", r"pip install 'rl8\[envpool\]'"),
         (MjlabEnv, "mjlab", r"pip install 'rl8\[mjlab\]'"),
+        (PlaygroundEnv, "mujoco_playground", r"pip install 'rl8\[playground\]'"),
         (IsaacLabEnv, "isaaclab", "Install Isaac Lab 2.3 into this environment by its own guide"),
     ],
 )
 def test_a_missing_package_is_named_with_what_to_type(cls, package, advice, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=rf"env={package} needs the package {package}, which is not installed. .*{advice}"
+        ValueError,
+        match=rf"env={package.removeprefix('mujoco_')} needs the package {package}, which is not installed. .*{advice}",
     ):
         cls(2)
 
@@ -177,8 +180,10 @@ def test_the_command_line_trains_films_and_closes(program, monkeypatch, capsys):
 
 
 def test_libraries_stay_unimported_until_they_are_used():
-    names = ", ".join(f"rl8.env.adapters.{name}" for name in ("gymnasium", "envpool", "mjlab", "isaaclab"))
-    libraries = ["gymnasium", "envpool", "mjlab", "isaaclab"]
+    names = ", ".join(
+        f"rl8.env.adapters.{name}" for name in ("gymnasium", "envpool", "mjlab", "isaaclab", "playground")
+    )
+    libraries = ["gymnasium", "envpool", "mjlab", "isaaclab", "jax", "mujoco_playground"]
     code = f"import sys, rl8.env.adapters, {names}; sys.exit(' '.join(set({libraries}) & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
