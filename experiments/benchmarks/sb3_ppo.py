@@ -113,7 +113,7 @@ def train(config: Mapping[str, Any], folder: Path) -> None:
         from sb3_contrib import RecurrentPPO
 
         algorithm, kind = RecurrentPPO, "MlpLstmPolicy"
-    else:
+    if "activation_fn" in policy:
         policy["activation_fn"] = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[policy["activation_fn"]]
     envs: Any = DummyVecEnv([maker(config["env"])] * config["algo"]["num_envs"])
     if found["normalize"]["norm_obs"] or found["normalize"]["norm_reward"]:

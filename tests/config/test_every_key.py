@@ -53,6 +53,7 @@ VALUES = {
     "network.hiddens": [4], "network.activation": "tanh", "network.seq_len": 2, "network.log_std": 1.0,
     "model.log_std": 1.0,
     "model.hidden_gain": 2.0,
+    "model.head_hiddens": [5],
     "model.hiddens": [5], "model.activation": "tanh", "model.num_heads": 2, "model.window": 2, "model.num_layers": 3,
     "env.integrator": "semi-implicit", "env.start_std": 0.5, "env.max_touch_speed": 1e6, "env.pad": 1e3,
     "env.bounds": 3.0, "env.goal_position": -0.3, "env.goal_velocity": -1.0, "env.min_position": -1.19,
