@@ -13,21 +13,22 @@ from rl8.tracking.store import first_line
 _logger = logging.getLogger(__name__)
 
 
-def unheard(text: str) -> None:
-    """Show a line to nobody."""
+def to_log(text: str) -> None:
+    """Leave a line to the log, where nothing shows it: it may be a warning that nobody would see otherwise."""
+    _logger.warning(text)
 
 
 class Messages:
     """Remarks and warnings of a run.
 
     Attributes:
-        say: Shows a line to the user, if anything does at the time.
+        say: Shows a line to the user, or logs it where nothing does at the time.
         notes: What is to be said once a run begins, a sentence each.
         warnings: What failed besides training in the last run, a sentence each.
     """
 
     def __init__(self) -> None:
-        self.say: Callable[[str], None] = unheard
+        self.say: Callable[[str], None] = to_log
         self.notes: list[str] = []
         self.warnings: list[str] = []
 

@@ -29,7 +29,7 @@ from rl8.tracking.writers import Recorded
 from rl8.training import opening
 from rl8.training.curve import Curve
 from rl8.training.evaluation import Evaluation
-from rl8.training.messages import Messages, unheard
+from rl8.training.messages import Messages, to_log
 from rl8.view.progress import NoView, Unheard, View, make_view
 
 
@@ -226,4 +226,4 @@ class Report:
 
     def close(self) -> None:
         """Show nothing more."""
-        self._view, self._messages.say = NoView(""), unheard
+        self._view, self._messages.say = NoView(""), to_log
