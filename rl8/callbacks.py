@@ -128,7 +128,7 @@ class Callbacks:
                 new = {
                     name: value for name, value in metrics.items() if name not in before or value is not before[name]
                 }
-                changed |= {str(name): float(value) for name, value in new.items()}
+                changed |= {str(name): _number(name, value) for name, value in new.items()}
             except Exception as error:
                 raise CallbackError(
                     f"The callback {type(callback).__name__} failed in {hook}: {type(error).__name__}: {error}"
@@ -163,3 +163,10 @@ def _check_signatures(callback: Callback) -> None:
                 f"{cls.__name__}.{name}{inspect.signature(getattr(cls, name))} in {source_file(cls)} does not take "
                 f"what rl8 gives it. Write def {name}({right}): ..."
             ) from error
+
+
+def _number(name: object, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"metrics[{name!r}]={value!r} is no number. Accepted: what float() takes.") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -115,14 +115,28 @@ def to_host(metrics: Metrics) -> dict[str, float]:
     return {name: number for name, number in found.items() if not (name.startswith(silent) and math.isnan(number))}
 
 
-def check_finite(metrics: Mapping[str, float], rollout: Rollout) -> None:
-    """Raise FloatingPointError, with what was first and what to do, if the return or the loss is infinite or NaN."""
+def check_finite(metrics: Mapping[str, float], rollout: Rollout, extra_losses: Collection[str] = ()) -> None:
+    """Raise FloatingPointError, with what was first and what to do, if the return or the loss is infinite or NaN.
+
+    Args:
+        metrics: Of the iteration.
+        rollout: What it was made of.
+        extra_losses: Names of the user's own terms of the loss.
+
+    Raises:
+        FloatingPointError: If one is.
+    """
     watched = ("returns/mean", "rewards/mean", "losses/total")
     bad = [name for name in watched if not math.isfinite(metrics.get(name, 0.0))]
     if bad:
         causes = world.every(first_nonfinite(rollout))
         number, cause = next(((number, text) for number, text in enumerate(causes) if text), (0, None))
         cause = f"In process {number}: {cause}" if cause and len(causes) > 1 else cause
+        own = [name for name in extra_losses if not math.isfinite(metrics.get(f"losses/{name}", 0.0))]
+        if own and not cause:
+            cause = (
+                f"losses/{own[0]} is {metrics[f'losses/{own[0]}']}: look at extra_losses[{own[0]!r}], your own term."
+            )
         raise FloatingPointError(
             f"{bad[0]} is {metrics[bad[0]]} after {metrics[data.ENV_STEPS]:,.0f} env steps, so training has failed. "
             + (cause or "Try a lower learning rate, e.g. algo.optimizer.lr=1e-4, or algo.max_grad_norm=0.5.")

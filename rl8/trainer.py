@@ -214,7 +214,7 @@ class Trainer:
             )
         for note in execution.notes():
             self._messages.say(note)
-        check_finite(values, algorithm.rollout)
+        check_finite(values, algorithm.rollout, algorithm.extra_losses)
         self._curve.add(values)
         return values
 

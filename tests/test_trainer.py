@@ -150,6 +150,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
         trainer.run(stop_conditions=[EnvSteps(10 * BATCH)])
 
 
+def test_a_term_of_ones_own_that_is_not_finite_is_named():
+    trainer = Trainer(
+        Endless, **QUIET, extra_losses={"mine": (0.1, lambda policy, batch: batch.logp.mean() * math.nan)}
+    )
+    with pytest.raises(FloatingPointError, match=r"losses/mine is nan: look at extra_losses\['mine'\]"):
+        trainer.run(stop_conditions=[EnvSteps(10 * BATCH)])
+
+
 @pytest.mark.parametrize("trainer_cls", [Trainer, RecurrentTrainer])
 def test_files_of_a_run(trainer_cls):
     options = {**QUIET, "render": True}

@@ -149,10 +149,24 @@ def ppo_loss(
 
 
 def with_extra(loss: PPOLoss, extra: Mapping[str, ExtraLoss], policy: Any, batch: Any) -> Sequence[Tensor]:
-    """Return a minibatch's loss with further terms added to its total, and each of them at the end for the log."""
-    terms = [(weight, function(policy, batch)) for weight, function in extra.values()]
+    """Return a minibatch's loss with further terms added to its total, and each of them at the end for the log.
+
+    Raises:
+        TypeError: If a term is no 0-d tensor of floats; the message names it.
+    """
+    terms = [(weight, _scalar(name, function(policy, batch))) for name, (weight, function) in extra.items()]
     total = sum((weight * term for weight, term in terms), start=loss.total)
     return (total, *loss[1:], *(term.detach() for _, term in terms))
+
+
+def _scalar(name: str, term: Any) -> Tensor:
+    if isinstance(term, Tensor) and term.ndim == 0 and term.is_floating_point():
+        return term
+    found = f"{list(term.shape)} of {term.dtype}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+    raise TypeError(
+        f"extra_losses[{name!r}]: its function returned {found}. Accepted: a 0-d tensor of floats, computed from the "
+        "policy's parameters. Try .mean()."
+    )
 
 
 def _mean(samples: Tensor, weights: Tensor | None) -> Tensor:

@@ -915,6 +915,13 @@ def test_an_extra_loss_is_part_of_the_total():
     assert totals[1] == pytest.approx(totals[0] + 6, abs=1e-4)
 
 
+def test_an_extra_loss_that_is_no_number_is_refused_by_its_name():
+    algorithm = Algorithm(CartPole, **SMALL, extra_losses={"mine": (0.1, lambda policy, batch: batch.logp)})
+    algorithm.collect()
+    with pytest.raises(TypeError, match=r"extra_losses\['mine'\]: its function returned .* Try .mean\(\)"):
+        algorithm.step()
+
+
 @pytest.mark.parametrize(
     ("losses", "kind", "message"),
     [
