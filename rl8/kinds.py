@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -98,6 +98,15 @@ def first_arguments(function: Callable[..., Any], count: int) -> list[str]:
 def is_simple(hint: Any) -> bool:
     """Return whether a type says all that `convert` needs: text, numbers, booleans, null and unions of them."""
     return all(kind in _NOUNS for kind in kinds_of(hint))
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings by dotted name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rl8.kinds import dotted
 from rl8.parallel import failure, launched
 from rl8.parallel.failure import FirstFailedError, PeerError, Peers, meeting_store
 
@@ -186,7 +187,7 @@ def check_same(what: Mapping[str, Any]) -> None:
     """
     if size() == 1:
         return
-    ours = {key: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for key, value in _flat(what)}
+    ours = {key: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for key, value in dotted(what)}
     everyone = every(ours, patient=True)
     for number, theirs in enumerate(everyone):
         for key in {**everyone[0], **theirs}:
@@ -196,14 +197,6 @@ def check_same(what: Mapping[str, Any]) -> None:
                     f"{key}={one} in process 0, and {other} in process {number}. Accepted: the same settings in all "
                     "processes. Start all of them with one command line."
                 )
-
-
-def _flat(what: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in what.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 # ---------------------------------------------------------------------------------------------------------- tensors

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from rl8.checks import check_choice, check_range, unknown
 from rl8.data import FINAL_OBS, METRICS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.groups import chosen_groups, metric_name, observed_groups, plain, spec_of
 from rl8.env.adapters.opaque import OpaqueEnv, check_installed
+from rl8.kinds import dotted
 from rl8.specs import Bounded, Nested
 
 
@@ -83,7 +84,7 @@ class PlaygroundEnv(OpaqueEnv):
         check_installed("mujoco_playground", "env=playground", "Type: pip install 'rl8[playground]'.")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU for itself
         super().__init__(num_envs, horizon, device=device)
-        changed = dict(_flat(config or {}))
+        changed = dict(dotted(config or {}))
         changed |= {} if impl is None else {"impl": impl}
         changed |= {} if episode_length is None else {"episode_length": episode_length}
         self.task = _compiled(task, json.dumps(changed), str(self.device))
@@ -260,7 +261,7 @@ def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int
     if task not in registry.ALL_ENVS:
         raise ValueError(unknown("task in env.task", task, registry.ALL_ENVS))
     config = registry.get_default_config(task)
-    known = dict(_flat(config.to_dict()))
+    known = dict(dotted(config.to_dict()))
     for name in changed:
         if name not in known:
             raise ValueError(unknown("entry of the task in env.config", name, known))
@@ -280,15 +281,6 @@ def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int
             "e.g. env.task=CartpoleBalance."
         ) from error
     return env, int(config.episode_length)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the leaves of a nested configuration by dotted name."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 class _Painter:
