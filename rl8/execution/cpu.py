@@ -60,6 +60,7 @@ class CPU(Eager):
         """See `Eager.attach`."""
         super().attach(env, policy, rollout, minibatches=minibatches)
         networks.equip(policy.model)
+        policy.side_by_side = True  # nobody waits for where episodes end
         self._library = library_for(self.settings)
         self.piece_size = self.settings.piece_size or networks.piece_size(policy.model)
         self.threads = self.threads if self.threads > 1 and policy.pure else 1

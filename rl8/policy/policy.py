@@ -78,11 +78,15 @@ class Policy(nn.Module):
         model_config: Keywords that the model was built with, without the specs and `feature_shapes`.
         views: What of the observations the model sees.
         normalized: Path of each observation that is normalised, in the order of `normalizers`.
+        side_by_side: Whether parts of sequences between ends of episodes are computed together: faster, but the device
+            is waited for. An execution says so.
 
     Raises:
         TypeError: If a part is no model or no distribution, or does not take the options given.
         ValueError: If the parts do not fit the specs; the message names the spec and the missing piece.
     """
+
+    side_by_side = False
 
     def __init__(
         self,
@@ -323,9 +327,9 @@ class Policy(nn.Module):
     def _unroll(self, inputs: Nested, state: Nested, is_last: Tensor) -> tuple[Mapping[str, Any], Tensor]:
         """Return features and values `[L, B, ...]` of sequences in which episodes end.
 
-        On a CPU all parts between ends are computed side by side, elsewhere step by step: where ends are is not asked.
+        They go step by step, or all parts between ends together if `side_by_side`.
         """
-        found = segments(is_last) if is_last.device.type == "cpu" else None
+        found = segments(is_last) if self.side_by_side else None
         if found is not None:
             start = reset_where(found.begins, state[found.sequences[0]])
             output = self.model(inputs[found.steps, found.sequences], start)

@@ -3,7 +3,6 @@ import torch
 from envs import Endless
 
 from rl8.models import GRUModel, LSTMModel
-from rl8.policy import policy as policies
 from rl8.policy.policy import Policy
 from rl8.policy.segments import segments
 
@@ -35,7 +34,7 @@ def test_much_padding_is_left():
 
 @pytest.mark.parametrize("model_cls", [LSTMModel, GRUModel])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_the_network_gives_what_it_gives_step_by_step(model_cls, share, monkeypatch):
+def test_the_network_gives_what_it_gives_step_by_step(model_cls, share):
     torch.manual_seed(0)
     env = Endless(6)
     policy = Policy(
@@ -46,11 +45,10 @@ def test_the_network_gives_what_it_gives_step_by_step(model_cls, share, monkeypa
     ended = torch.rand(9, 6) < share
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
 
-    def found():
+    def found(side_by_side):
+        policy.side_by_side = side_by_side
         features, values = policy.outputs(seen, state, ended)
         loss = values.square().sum() + sum(leaf.square().sum() for leaf in features.values())
         return features, values, torch.autograd.grad(loss, parameters)
 
-    together = found()
-    monkeypatch.setattr(policies, "segments", lambda is_last: None)
-    torch.testing.assert_close(together, found(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found(True), found(False), rtol=1e-4, atol=1e-5)

@@ -180,12 +180,12 @@ class CountReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("env_cls", [Episodes, MaskedBandit, Machine, Steering])
-def test_an_iteration_never_waits_for_the_device(build, env_cls, monkeypatch):
-    monkeypatch.setattr("rl8.policy.policy.segments", lambda is_last: None)  # which only a CPU looks for
+def test_an_iteration_never_waits_for_the_device(build, env_cls):
     algorithm = build(env_cls, normalize_obs=True, sgd_minibatch_size=16, max_grad_norm=0.5, entropy_coeff=0.1)
     hparams = algorithm.hparams  # on a CPU final observations are asked for: nobody waits there
     algorithm.rollout.finals = FinalSlots(hparams.num_envs, hparams.horizon, algorithm.device)
-    algorithm.works.steps_at_once = False  # nor do steps without autograd, which only a CPU takes
+    algorithm.works.steps_at_once = False  # so are values by steps without autograd
+    algorithm.policy.side_by_side = False  # and by looking for the ends of episodes
     iterate(algorithm)
     with CountReads() as count:
         algorithm.collect()
