@@ -148,9 +148,8 @@ class CUDA(Eager):
     def learn_by(self, terms: Terms) -> None:
         """See `Eager.learn_by`."""
         if self._kernels is not None:
-            self._kernels.terms = (
-                None if terms.moving else terms
-            )  # they take numbers, and only the entropy's as a tensor
+            # they take numbers, and only the entropy's as a tensor
+            self._kernels.terms = None if terms.moving else terms
 
     def advantages(
         self, function: Callable[..., Tensor], rewards: Tensor, *, gamma: float, gae_lambda: float

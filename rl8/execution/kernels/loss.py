@@ -69,10 +69,10 @@ class Samples(NamedTuple):
 class Terms(NamedTuple):
     """What the loss is made of; see `rl8.ppo.losses.ppo_loss`.
 
+    One that a schedule moves is a 0-d tensor until `now` is called.
+
     Attributes:
         weight: Of the loss in the gradient; what is logged knows nothing of it.
-
-    Where a schedule moves one of the others, it is a 0-d tensor until `now` is called.
     """
 
     clip_param: float
