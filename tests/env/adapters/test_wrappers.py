@@ -2,11 +2,11 @@ import gymnasium
 import pytest
 
 from rl8.env.adapters.gymnasium import GymnasiumEnv
-from rl8.env.adapters.seen import SeenEntries
+from rl8.env.adapters.wrappers import SeenEntries
 
 
 def test_only_some_entries_are_seen():
-    wrapper = {"_target_": "rl8.env.adapters.seen.SeenEntries", "entries": [0, 2]}
+    wrapper = {"_target_": "rl8.env.adapters.wrappers.SeenEntries", "entries": [0, 2]}
     some, every = GymnasiumEnv(2, id="CartPole-v1", wrappers=[wrapper]), GymnasiumEnv(2, id="CartPole-v1")
     assert some.observation_spec.shape == (2,)
     assert some.begin(5).tolist() == every.begin(5)[:, [0, 2]].tolist()

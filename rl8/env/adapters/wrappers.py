@@ -1,4 +1,4 @@
-"""A Gymnasium task of which only some numbers are seen: `env.wrappers=[{_target_: ..., entries: [0, 2]}]`."""
+"""Wrappers of Gymnasium tasks, for `env.wrappers`: `[{_target_: ..., entries: [0, 2]}]` shows two numbers only."""
 
 from __future__ import annotations
 
