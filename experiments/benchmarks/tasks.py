@@ -32,12 +32,10 @@ class Task(NamedTuple):
     Attributes:
         title: Its name in tables.
         published: Figures of others.
-        extras: What pip has to install beside rl8[gymnasium].
     """
 
     title: str
     published: tuple[Published, ...] = ()
-    extras: str = ""
 
 
 def _cleanrl(value: float, spread: float, page: str = "ppo.md", env_steps: int = 500_000) -> Published:
@@ -51,7 +49,7 @@ def _zoo(value: float, spread: float, env_steps: int, task: str = "") -> Publish
 def _mujoco(task: str, cleanrl: tuple[float, float], zoo: tuple[float, float]) -> Task:
     page = "ppo_continuous_action.md"
     found = (_cleanrl(*cleanrl, page, 1_000_000), _zoo(*zoo, 1_000_000, f"{task}-v3, its own settings"))
-    return Task(f"{task}-v4", found, extras="gymnasium[mujoco]")
+    return Task(f"{task}-v4", found)
 
 
 TASKS: Final = {
@@ -61,9 +59,7 @@ TASKS: Final = {
     "pendulum_v1": Task("Pendulum-v1", (_zoo(-172.225, 104.159, 100_000, "gSDE"),)),
     "cartpole_v1_memory": Task("CartPole-v1, no velocities", (_zoo(500.0, 0.0, 100_000, "two LSTMs"),)),
     "pendulum_v1_memory": Task("Pendulum-v1, no velocity", (_zoo(-217.933, 140.094, 100_000, "gSDE, two LSTMs"),)),
-    "lunarlander_v3": Task(
-        "LunarLander-v3", (_zoo(242.119, 31.823, 1_000_000, "LunarLander-v2"),), extras="gymnasium[box2d]"
-    ),
+    "lunarlander_v3": Task("LunarLander-v3", (_zoo(242.119, 31.823, 1_000_000, "LunarLander-v2"),)),
     "halfcheetah_v4": _mujoco("HalfCheetah", (1442.64, 46.03), (5819.099, 663.530)),
     "hopper_v4": _mujoco("Hopper", (2382.86, 271.74), (2410.435, 10.026)),
     "walker2d_v4": _mujoco("Walker2d", (2287.95, 571.78), (3478.798, 821.708)),
