@@ -6,9 +6,9 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from commands import plans_of
 from envs import MaskedBandit
 from omegaconf import OmegaConf
-from typed import plans_of
 
 from rl8 import Algorithm, RecurrentAlgorithm, load_policy
 from rl8.checkpoint import save_policy

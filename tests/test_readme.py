@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typed import plans_of
+from commands import plans_of
 
 from rl8.launch import build
 
