@@ -12,6 +12,10 @@ from rl8.rollout.rollout import Rollout
 
 # Steps whose discounted sums are one matrix product; more are taken block after block.
 BLOCK: Final = 512
+# The same where episodes end, which takes a matrix per environment: with many, steps are taken one after the other.
+CUT_BLOCK: Final = 32
+FEW_ENVS: Final = 16
+FEW_STEPS: Final = 16
 
 
 def advantages_of(rollout: Rollout, rewards: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
@@ -47,6 +51,8 @@ def gae(
     """
     _check_shapes(rewards=rewards, values=values, next_values=next_values, is_last=is_last)
     delta = rewards + gamma * next_values - values
+    if _suits_blocks(delta):
+        return _cut_sums(delta.flip(0), is_last.flip(0), gamma * gae_lambda, torch.zeros_like(delta[0])).flip(0)
     decay = (gamma * gae_lambda) * (~is_last).to(delta.dtype)
     advantages = torch.empty_like(delta)
     carry = torch.zeros_like(delta[0])
@@ -100,6 +106,9 @@ def discounted_sums(rewards: Tensor, start: Tensor, *, gamma: float, is_last: Te
         steps = torch.arange(1, rewards.shape[0] + 1, device=rewards.device, dtype=rewards.dtype)
         return sums.addcmul_(torch.pow(gamma, steps).unsqueeze(1), start.unsqueeze(0))
     _check_shapes(rewards=rewards, is_last=is_last)
+    if _suits_blocks(rewards):
+        cuts = torch.cat([torch.zeros_like(is_last[:1]), is_last[:-1]])
+        return _cut_sums(rewards, cuts, gamma, start)
     decay = gamma * (~is_last).to(rewards.dtype)
     sums = torch.empty_like(rewards)
     carry = start * gamma
@@ -148,6 +157,39 @@ def normalize_minibatch(rollout: Rollout, rows: Tensor | slice) -> None:
         mean = (advantages * share).sum()
         std = ((advantages - mean).square() * share).sum().sqrt()
     rollout.advantages.view(-1)[rows] = (advantages - mean) / (std + 1e-8)
+
+
+def _suits_blocks(series: Tensor) -> bool:
+    """Return whether `_cut_sums` is the faster way for `[T, N]`; on CUDA kernels or captured graphs do it."""
+    return series.device.type == "cpu" and series.ndim == 2 and series.shape[1] <= FEW_ENVS and series.shape[0] >= FEW_STEPS
+
+
+def _cut_sums(series: Tensor, cuts: Tensor, decay: float, start: Tensor) -> Tensor:
+    """Return `s_t = series_t + decay * (1 - cuts_t) * s_{t-1}`, `[T, N]`, of all blocks at once, then block by block.
+
+    Args:
+        series: `[T, N]`.
+        cuts: `[T, N]` bool, where the sum begins anew.
+        decay: Factor per step.
+        start: `[N]` the sum before the first step.
+    """
+    steps, num_envs = series.shape
+    size = min(CUT_BLOCK, steps)
+    lacking = -steps % size
+    padded = [torch.cat([each, each.new_zeros(lacking, num_envs)]) if lacking else each for each in (series, cuts)]
+    values, parts = (each.view(-1, size, num_envs) for each in padded)  # [T / B, B, N]
+    parts = parts.cumsum(1)
+    index = torch.arange(size, device=series.device)
+    distance = (index.unsqueeze(1) - index).unsqueeze(-1)  # [B, B, 1]
+    powers = torch.pow(decay, distance.clamp(min=0).to(series.dtype))
+    joined = (parts.unsqueeze(2) == parts.unsqueeze(1)) & (distance >= 0)  # [T / B, B, B, N]
+    sums = torch.where(joined, powers * values.unsqueeze(1), 0.0).sum(2)
+    reach = torch.where(parts == 0, torch.pow(decay, (index + 1).to(series.dtype)).unsqueeze(-1), 0.0)
+    carry = start
+    for block, share in zip(sums, reach, strict=True):
+        block.addcmul_(share, carry)
+        carry = block[-1]
+    return sums.view(-1, num_envs)[:steps]
 
 
 def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:

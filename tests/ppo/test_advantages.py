@@ -233,3 +233,18 @@ def test_discounted_sums_with_random_ends_are_sums_over_what_came_before_in_the_
             else:
                 expected[t, env] += gamma ** (t + 1) * start[env]
     torch.testing.assert_close(discounted_sums(rewards, start, gamma=gamma, is_last=is_last), expected)
+
+
+@pytest.mark.parametrize("steps", [16, 32, 71])
+def test_blocks_of_few_environments_give_what_steps_one_after_the_other_give(steps, monkeypatch):
+    rewards, values, next_values, is_last = random_ends(steps, steps, 5)
+    is_last[:, 2] = False
+
+    def both():
+        advantages = gae(rewards, values, next_values, is_last, gamma=0.9, gae_lambda=0.8)
+        return advantages, discounted_sums(rewards, values[0], gamma=0.9, is_last=is_last)
+
+    in_blocks = both()
+    monkeypatch.setattr("rl8.ppo.advantages.FEW_ENVS", 0)
+    for found, expected in zip(in_blocks, both(), strict=True):
+        torch.testing.assert_close(found, expected)
