@@ -92,7 +92,7 @@ class CPU(Eager):
         )
 
     def _small_act(self) -> Callable[..., Act] | None:
-        found = None if self._library is None else compiled_act(self._library, self.policy, self.rollout.num_envs)
+        found = None if self._library is None else compiled_act(self._library, self.policy, self.rollout)
         return found or small_act(self.policy, self.rollout.num_envs)
 
     def forget(self) -> None:

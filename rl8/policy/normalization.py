@@ -56,8 +56,10 @@ class RunningMoments(nn.Module):
 
     def _moments_of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return count, mean and variance of a batch `[M, *shape]`, absurd numbers winsorised."""
-        few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
-        center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
+        center = self.mean
+        if not self._begun():
+            few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
+            center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
         # Shifted before anything is rounded: times in seconds since 1970 differ in their last digits only.
         dtype = samples.dtype if samples.is_floating_point() else torch.float64
         away = (samples.to(dtype) - center.to(dtype)).float()
@@ -75,7 +77,13 @@ class RunningMoments(nn.Module):
         """
         scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
         known = (self.count >= self.enough) & (scale > 0)
+        if self._begun() and bool(known.all()):
+            return self.bound * scale
         return self.bound * torch.where(known, scale, spread(away))
+
+    def _begun(self) -> bool:
+        """Return whether there were samples; False where asking would wait for a device."""
+        return not self.count.is_cuda and bool(self.count > 0)
 
     def _merge(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
         """Merge what the processes' batches come to."""
@@ -107,10 +115,13 @@ class ObsNormalizer(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return normalised observations, the shape of `obs` `[..., *shape]`, in float32."""
+        shift, scale = self.numbers(obs.dtype if obs.is_floating_point() else torch.float32)
+        return ((obs - shift) * scale).clamp(-self.clip, self.clip).to(torch.float32)
+
+    def numbers(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return what is subtracted, and what the rest is multiplied by, `[*shape]` each."""
         # The floor on the variance keeps an element that never changes at 0 instead of blowing up its noise.
-        dtype = obs.dtype if obs.is_floating_point() else torch.float32
-        scale = torch.rsqrt(self.moments.var.clamp(min=1e-8)).to(dtype)
-        return ((obs - self.moments.mean.to(dtype)) * scale).clamp(-self.clip, self.clip).to(torch.float32)
+        return self.moments.mean.to(dtype), torch.rsqrt(self.moments.var.clamp(min=1e-8)).to(dtype)
 
     def update(self, obs: Tensor) -> None:
         """Merge a batch `[M, *shape]` into the statistics."""

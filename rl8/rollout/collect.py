@@ -44,21 +44,18 @@ def collect(
     """
     act, step = act or policy.act, step or env.step
     state: Nested | None = rollout.state
-    rollout.finals.begin()
+    rollout.begin()
     for t in range(rollout.horizon):
         if t % rollout.seq_len == 0:
             state = rollout.begin_sequence(t // rollout.seq_len, state)
         chosen = act(rollout.seen(t), state, deterministic=deterministic)
-        rollout.actions[t] = chosen.actions
-        rollout.logp[t] = chosen.logp
-        if chosen.values is not None:
-            rollout.values[t] = chosen.values
+        rollout.store_act(t, chosen)
         out = step(chosen.env_actions)
         if t == rollout.horizon - 1:
             check_result(env, out, values=False)
         try:
             rollout.env_metrics.add(out, first=t == 0)
-            state = rollout.store_step(t, out, policy, chosen.state, learns=learns)
+            state = rollout.store_step(t, out, chosen.state, learns=learns)
         except Exception:
             check_result(env, out, values=False)  # if the environment is at fault, this says how
             raise

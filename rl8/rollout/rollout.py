@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from rl8.data import BOOTSTRAP_FINAL_OBS, FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.parallel import world
-from rl8.policy.policy import Policy, reset_where
+from rl8.policy.policy import Act, Policy, reset_where
 from rl8.rollout.bootstrap import FinalRows, next_values
 from rl8.rollout.containers import named, plain, restored
 from rl8.rollout.env_metrics import EnvMetrics
 from rl8.specs import Nested
+
+ENDS: Final = {TERMINATED, TRUNCATED, FILLER}
 
 
 class Minibatch(NamedTuple):
@@ -36,6 +38,23 @@ class Minibatch(NamedTuple):
     weights: Tensor | None
 
 
+class Rows:
+    """Views of a rollout's storage, one per step or row: taken once, because a small step takes less time than a view.
+
+    Attributes:
+        seen: `[1, N, ...]` observations as a model without windows sees them; None if they are no tensor.
+        obs: `[N, ...]` each; None if they are no tensor.
+        actions: `[N, ...]` each; None if they are no tensor.
+        ages, logp, rewards: `[N]` each.
+    """
+
+    def __init__(self, obs: Nested, ages: Tensor, actions: Nested, logp: Tensor, rewards: Tensor) -> None:
+        self.seen = obs.split(1) if isinstance(obs, Tensor) else None
+        self.obs = obs.unbind() if isinstance(obs, Tensor) else None
+        self.actions = actions.unbind() if isinstance(actions, Tensor) else None
+        self.ages, self.logp, self.rewards = ages.unbind(), logp.unbind(), rewards.unbind()
+
+
 class Rollout:
     """Time-major storage that one horizon fills and an update reads.
 
@@ -50,7 +69,7 @@ class Rollout:
 
     Attributes:
         obs: `[history + T + 1, N, ...]`; the horizon's first observation is row `history`.
-        ages: `[history + T + 1, N]` observations since the reset.
+        ages: `[history + T + 1, N]` observations since the reset; not counted where the model has no window.
         actions: `[T, N, ...]` as sampled.
         logp, rewards: `[T, N]`.
         values: `[T + 1, N]`.
@@ -64,6 +83,7 @@ class Rollout:
         state: `[N, ...]` recurrent state after the last step, or None.
         advantages, returns: `[T, N]`, written by the algorithm.
         env_metrics: What the environment reported of the horizon's steps.
+        rows: Views of the storage.
     """
 
     def __init__(
@@ -101,6 +121,7 @@ class Rollout:
         self.final_values: Tensor | None = None
         self.weights: Tensor | None = None
         self.env_metrics = EnvMetrics()
+        self.rows = Rows(self.obs, self.ages, self.actions, self.logp, self.rewards)
         if ends:
             self._allocate_ends()
 
@@ -115,6 +136,15 @@ class Rollout:
         self.num_seqs.zero_()
         if self.state is not None:
             self.state.zero_()
+
+    def begin(self) -> None:
+        """Forget what was said of the last horizon's steps; those that say nothing end nothing, and count."""
+        self.finals.begin()
+        for flags in (self.is_last, self.terminated, self.truncated):
+            if flags is not None:
+                flags.zero_()
+        if self.weights is not None:
+            self.weights.fill_(1.0)
 
     def resume(self) -> None:
         """Begin where the last horizon ended: its last observations become this one's history."""
@@ -167,6 +197,8 @@ class Rollout:
 
     def seen(self, t: int) -> Nested:
         """Return what the model sees at step t, `[1, N, ...]`."""
+        if self.rows.seen is not None and not self.views.windows:
+            return self.rows.seen[self.history + t]
         return self.views.step(self.obs, self.ages, self.history + t)
 
     def minibatches(self, count: int, *, shuffle: bool) -> Iterator[Tensor | slice]:
@@ -243,49 +275,61 @@ class Rollout:
         self.states[index] = state
         return state
 
-    def store_step(
-        self, t: int, out: TensorDict, policy: Policy, state: Nested | None, *, learns: bool = True
-    ) -> Nested | None:
+    def store_act(self, t: int, chosen: Act) -> None:
+        """Store action t, unless it was written there."""
+        if self.rows.actions is None:
+            self.actions[t] = chosen.actions
+        elif chosen.actions is not self.rows.actions[t]:
+            self.rows.actions[t].copy_(chosen.actions)
+        if chosen.logp is not self.rows.logp[t]:
+            self.rows.logp[t].copy_(chosen.logp)
+        if chosen.values is not None:
+            self.values[t] = chosen.values
+
+    def store_step(self, t: int, out: TensorDict, state: Nested | None, *, learns: bool = True) -> Nested | None:
         """Store what followed action t, for learning with final observations too; return the state to go on with."""
-        row = self.history + t + 1
-        self.rewards[t] = out[REWARDS].reshape(self.num_envs)
-        keys = out.keys()
-        terminated = out[TERMINATED].reshape(self.num_envs).bool() if TERMINATED in keys else None
-        truncated = out[TRUNCATED].reshape(self.num_envs).bool() if TRUNCATED in keys else None
-        filler = out[FILLER].reshape(self.num_envs).bool() if FILLER in keys else None
-        self._weigh(t, filler)
-        self.ages[row] = self.ages[row - 1] + 1
-        if truncated is not None:
-            truncated = truncated if terminated is None else truncated & ~terminated
-            if learns and self.bootstrap == BOOTSTRAP_FINAL_OBS:
-                # The final observation takes the next one's place for a moment: windows need no case of their own.
-                self.obs[row] = out[FINAL_OBS]
-                self.finals.add(t, truncated, self.seen(t + 1), state)
-        # A step that only began anew cuts like an end: what follows it is an episode's first observation.
-        parts = [part for part in (terminated, truncated, filler) if part is not None]
-        if parts:
-            self._allocate_ends()
-            assert self.is_last is not None
-            assert self.terminated is not None
-            assert self.truncated is not None
-            self.terminated[t] = False if terminated is None else terminated
-            self.truncated[t] = False if truncated is None else truncated
-            ended = functools.reduce(torch.logical_or, parts)
-            self.is_last[t] = ended
-            self.ages[row].masked_fill_(ended, 0)
-            state = None if state is None else reset_where(ended, state)
-        elif self.is_last is not None and self.terminated is not None and self.truncated is not None:
-            self.is_last[t], self.terminated[t], self.truncated[t] = False, False, False  # reported at some steps only
-        self.obs[row] = out[OBS]
+        row, rows, keys = self.history + t + 1, self.rows, set(out.keys())
+        rows.rewards[t].copy_(out[REWARDS].reshape(self.num_envs))
+        if self.views.windows:
+            torch.add(rows.ages[row - 1], 1, out=rows.ages[row])
+        if given := keys & ENDS:
+            flags = {key: out[key].reshape(self.num_envs).bool() for key in given}
+            state = self._store_ends(t, flags, out, state, learns=learns)
+        self._store_obs(row, out[OBS])
         return state
 
-    def _weigh(self, t: int, filler: Tensor | None) -> None:
-        """Note which environments only began anew at step t, and take nothing from it as a reward."""
-        if filler is not None:
+    def _store_ends(
+        self, t: int, flags: dict[str, Tensor], out: TensorDict, state: Nested | None, *, learns: bool
+    ) -> Nested | None:
+        """Store what ended at step t; return the state to go on with."""
+        self._allocate_ends()
+        assert self.is_last is not None
+        assert self.terminated is not None
+        assert self.truncated is not None
+        row = self.history + t + 1
+        if (terminated := flags.get(TERMINATED)) is not None:
+            self.terminated[t] = terminated
+        if (truncated := flags.get(TRUNCATED)) is not None:
+            self.truncated[t] = truncated = truncated if terminated is None else truncated & ~terminated
+            if learns and self.bootstrap == BOOTSTRAP_FINAL_OBS:
+                # The final observation takes the next one's place for a moment: windows need no case of their own.
+                self._store_obs(row, out[FINAL_OBS])
+                self.finals.add(t, truncated, self.seen(t + 1), state)
+        if (filler := flags.get(FILLER)) is not None:
+            # It cuts like an end: what follows is an episode's first observation. Nothing of it is a reward.
             self.weights = torch.ones_like(self.rewards) if self.weights is None else self.weights
+            self.weights[t] = (~filler).to(self.weights.dtype)
             self.rewards[t].masked_fill_(filler, 0.0)
-        if self.weights is not None:
-            self.weights[t] = 1.0 if filler is None else (~filler).to(self.weights.dtype)
+        ended = functools.reduce(torch.logical_or, flags.values())
+        self.is_last[t] = ended
+        self.ages[row].masked_fill_(ended, 0)
+        return None if state is None else reset_where(ended, state)
+
+    def _store_obs(self, row: int, obs: Nested) -> None:
+        if self.rows.obs is None:
+            self.obs[row] = obs
+        else:
+            self.rows.obs[row].copy_(obs)
 
     def _allocate_ends(self) -> None:
         if self.is_last is None:

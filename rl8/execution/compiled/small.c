@@ -35,7 +35,7 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 struct work {
     int64_t policy_layers, value_layers, tanh, gaussian, elements, parameters;
     double clip, vf_clip, dual_clip, vf_coeff, entropy_coeff, max_norm, log_half_range;
-    double lr, beta1, beta2, eps;
+    double lr, beta1, beta2, eps, obs_limit;
     const int64_t *widths;  /* of the policy's network, inputs first, then of the value's */
     const int64_t *choices; /* [elements] of a discrete action */
     const int64_t *sizes;   /* [parameters] numbers of each */
@@ -45,6 +45,7 @@ struct work {
     const void *actions;
     const float *logp, *values, *advantages, *returns;
     const uint8_t *mask;
+    const float *shift, *scale; /* of observations, or null: inputs are ready */
     float *scratch;
 };
 
@@ -399,6 +400,15 @@ static void columns(const float *from, int64_t width, const int64_t *places, int
         for (int64_t r = rows; r < padded; r++) to[k * ROWS + r] = 0.0f;
 }
 
+static double square_of(const float *x, int64_t count) { /* eight sums at once: one would wait for itself */
+    double part[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        for (int k = 0; k < 8; k++) part[k] += (double)x[i + k] * x[i + k];
+    for (; i < count; i++) part[0] += (double)x[i] * x[i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
 /* Takes one optimizer step on `rows` samples, those at `places` or from `first` on; found [7] as `SmallSteps` gives it. */
 void step(const struct work *w, const int64_t *places, int64_t first, int64_t rows, const float *noise, float *found) {
     const int64_t *policy = w->widths, *value = w->widths + w->policy_layers + 1;
@@ -460,9 +470,7 @@ void step(const struct work *w, const int64_t *places, int64_t first, int64_t ro
         if (w->gaussian)
             for (int64_t a = 0; a < w->elements; a++) w->gradient[total - w->elements + a] += sum(by_std[a]);
     }
-    double square = 0.0;
-    for (int64_t i = 0; i < total; i++) square += (double)w->gradient[i] * w->gradient[i];
-    float norm = sqrt(square), scale = 1.0f;
+    float norm = sqrt(square_of(w->gradient, total)), scale = 1.0f;
     if (w->max_norm < INFINITY) {
         scale = (float)w->max_norm / (norm + 1e-6f);
         scale = scale > 1.0f ? 1.0f : scale;
@@ -498,42 +506,74 @@ void infer(const struct work *w, const float *inputs, int64_t rows, float *out) 
     }
 }
 
-/* Writes the choices [rows][elements] whose clocks [rows][features] ring first, and their log-probability [rows]. */
-void choose(const struct work *w, const float *inputs, int64_t rows, const float *clocks, const uint8_t *mask,
-            int64_t *chosen, float *logp) {
-    int64_t in = w->widths[0], size = w->widths[w->policy_layers];
+/* Writes the choices [rows][elements] whose clocks ring first, and adds their log-probability, of one vector of rows. */
+static vec choose(const struct work *w, float *features, const float *bells, const uint8_t *allowed, int64_t rows,
+                  int64_t *chosen) {
+    vec total = {};
+    int64_t first = 0;
+    for (int64_t e = 0; e < w->elements; first += w->choices[e], e++) {
+        vec earliest = all(INFINITY), its = {};
+        ints best = {};
+        log_softmax(features, first, w->choices[e], allowed);
+        its = F(first);
+        for (int64_t f = first; f < first + w->choices[e]; f++) {
+            vec rings = log_(*(vec *)(bells + f * ROWS)) - F(f);
+            for (int i = 0; allowed && i < LANES; i++)
+                if (!allowed[f * ROWS + i]) rings[i] = INFINITY;
+            ints sooner = rings < earliest;
+            earliest = pick(sooner, rings, earliest);
+            its = pick(sooner, F(f), its);
+            best = (sooner & ((ints){} + (int32_t)(f - first))) | (~sooner & best);
+        }
+        total += its;
+        for (int i = 0; i < LANES && i < rows; i++) chosen[i * w->elements + e] = best[i];
+    }
+    return total;
+}
+
+/* Writes mean + std * noise [rows][elements], of one vector of rows; returns the log-probability. */
+static vec draw(const struct work *w, const float *features, const float *noise, int64_t rows, float *chosen) {
+    const float *log_std = w->parameter[w->parameters - 1];
+    int squashed = w->log_half_range == w->log_half_range;
+    double constant = HALF_LOG_TAU * w->elements + (squashed ? w->log_half_range + 2 * LN2 * w->elements : 0.0);
+    vec logp = all(-constant);
+    for (int64_t a = 0; a < w->elements; a++) {
+        float limited = log_std[a] < -10.0f ? -10.0f : log_std[a] > 5.0f ? 5.0f : log_std[a], std = expf(limited);
+        vec mean = *(const vec *)(features + a * ROWS), u = mean + std * *(const vec *)(noise + a * ROWS);
+        vec z = (u - mean) / std;
+        logp -= limited + 0.5f * z * z;
+        if (squashed) logp += 2.0f * log_slope(u);
+        for (int i = 0; i < LANES && i < rows; i++) chosen[i * w->elements + a] = u[i];
+    }
+    return logp;
+}
+
+/* Writes actions [rows][elements], int64_t or float, and their log-probability [rows].
+ * noise: clocks [rows][features] of choices, or standard normal numbers [rows][elements]. */
+void act(const struct work *w, const float *obs, int64_t rows, const float *noise, const uint8_t *mask, void *chosen,
+         float *logp) {
+    int64_t in = w->widths[0], size = w->widths[w->policy_layers], drawn = w->gaussian ? w->elements : size;
     float *made = w->scratch + in * ROWS;
     for (int64_t begin = 0; begin < rows; begin += ROWS) {
         int64_t some = rows - begin < ROWS ? rows - begin : ROWS, padded = (some + LANES - 1) / LANES * LANES;
-        columns(inputs, in, 0, begin, some, padded, w->scratch);
+        columns(obs, in, 0, begin, some, padded, w->scratch);
+        for (int64_t k = 0; w->shift && k < in; k++)
+            for (int64_t r = 0; r < padded; r += LANES) {
+                vec *x = (vec *)(w->scratch + k * ROWS + r), moved = (*x - w->shift[k]) * w->scale[k];
+                *x = least(most(moved, all(-w->obs_limit)), all(w->obs_limit));
+            }
         float *outputs = forward(w->policy_layers, w->widths, w->parameter, w->tanh, padded, w->scratch, made) - size * ROWS;
-        float *bells = outputs + size * ROWS;
-        uint8_t *allowed = (uint8_t *)(bells + size * ROWS);
-        columns(clocks, size, 0, begin, some, padded, bells);
+        float *random = outputs + size * ROWS;
+        uint8_t *allowed = (uint8_t *)(random + drawn * ROWS);
+        columns(noise, drawn, 0, begin, some, padded, random);
         for (int64_t r = 0; mask && r < padded; r++)
             for (int64_t f = 0; f < size; f++) allowed[f * ROWS + r] = r < some ? mask[(begin + r) * size + f] : 1;
         for (int64_t r = 0; r < padded; r += LANES) {
-            float *features = outputs + r;
-            vec total = {};
-            int64_t first = 0;
-            for (int64_t e = 0; e < w->elements; first += w->choices[e], e++) {
-                vec earliest = all(INFINITY), its = {};
-                ints best = {};
-                log_softmax(features, first, w->choices[e], mask ? allowed + r : 0);
-                its = F(first);
-                for (int64_t f = first; f < first + w->choices[e]; f++) {
-                    vec rings = log_(*(vec *)(bells + f * ROWS + r)) - F(f);
-                    for (int i = 0; mask && i < LANES; i++)
-                        if (!allowed[f * ROWS + r + i]) rings[i] = INFINITY;
-                    ints sooner = rings < earliest;
-                    earliest = pick(sooner, rings, earliest);
-                    its = pick(sooner, F(f), its);
-                    best = (sooner & ((ints){} + (int32_t)(f - first))) | (~sooner & best);
-                }
-                total += its;
-                for (int i = 0; i < LANES && r + i < some; i++) chosen[(begin + r + i) * w->elements + e] = best[i];
-            }
-            for (int i = 0; i < LANES && r + i < some; i++) logp[begin + r + i] = total[i];
+            int64_t place = (begin + r) * w->elements;
+            vec found = w->gaussian ? draw(w, outputs + r, random + r, some - r, (float *)chosen + place)
+                                    : choose(w, outputs + r, random + r, mask ? allowed + r : 0, some - r,
+                                             (int64_t *)chosen + place);
+            for (int i = 0; i < LANES && r + i < some; i++) logp[begin + r + i] = found[i];
         }
     }
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -16,18 +15,20 @@ from rl8.execution.kernels.loss import Discrete, Head
 from rl8.execution.pieces import Rows
 from rl8.execution.small import SmallSteps, small_networks
 from rl8.policy.policy import Act, Policy
-from rl8.specs import Nested
+from rl8.rollout.rollout import Rollout
+from rl8.specs import Bounded, Nested, Unbounded
 
 ALIGNMENT: Final = 64  # bytes of the longest vectors
 
 COUNTS: Final = ("policy_layers", "value_layers", "tanh", "gaussian", "elements", "parameters")
 NUMBERS: Final = (
     *("clip", "vf_clip", "dual_clip", "vf_coeff", "entropy_coeff", "max_norm", "log_half_range"),
-    *("lr", "beta1", "beta2", "eps"),
+    *("lr", "beta1", "beta2", "eps", "obs_limit"),
 )
 ADDRESSES: Final = (
     *("widths", "choices", "sizes", "parameter", "exp_avg", "exp_avg_sq", "step", "gradient"),
-    *("inputs", "actions", "logp", "values", "advantages", "returns", "mask", "scratch"),
+    *("inputs", "actions", "logp", "values", "advantages", "returns", "mask"),
+    *("shift", "scale", "scratch"),
 )
 
 
@@ -148,49 +149,97 @@ def compiled_steps(library: ctypes.CDLL, small: SmallSteps) -> CompiledSteps | N
     return CompiledSteps(library, small) if _lie_right([*parameters, *averages, *squares, *steps]) else None
 
 
-def compiled_act(library: ctypes.CDLL, policy: Policy, num_envs: int) -> Callable[..., Act] | None:
-    """Return what acts in C as a policy does until it is another, or None where that is not known, or would not gain.
+def compiled_act(library: ctypes.CDLL, policy: Policy, rollout: Rollout) -> Callable[..., Act] | None:
+    """Return what acts in C at the steps of one horizon in turn, or None where that is not known, or would not gain.
 
-    It draws the same random numbers.
+    It draws the same random numbers, and writes actions and log-probabilities where the rollout has them.
     """
-    head, nets = small_networks(policy, num_envs)
+    head, nets = small_networks(policy, rollout.num_envs)
     if head is None or nets is None or not _lie_right(nets.parameters):
         return None
-    called = Called(library, head, nets)
-    spec: Any = policy.action_spec
-    model: Any = policy.model
-    infers, chooses = library.infer, library.choose
-    infers.restype = chooses.restype = None
-    infers.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p)
-    chooses.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_void_p] * 4)
+    return CompiledAct(library, policy, rollout, head, nets)
 
-    def infer(seen: Nested, state: Nested | None) -> tuple[Mapping[str, Any], None, None]:
-        inputs = _inputs(policy, seen)
-        outputs = torch.empty(1, len(inputs), len(nets.policy[-1].bias))
-        infers(called.reference, inputs.data_ptr(), len(inputs), outputs.data_ptr())
-        return model.policy_head.features(outputs), None, None
 
-    inferred = partial(policy.act, infer=infer)
-    if not isinstance(head, Discrete):
-        return inferred
-    discrete: Discrete = head
+class CompiledAct:
+    """Acts in C; see `compiled_act`.
 
-    def choose(seen: Nested, state: Nested | None = None, *, deterministic: bool = False) -> Act:
+    Args:
+        library: What was built.
+        policy: Whose actions are chosen.
+        rollout: Where they are stored.
+        head: What the policy's features mean.
+        nets: The policy's networks.
+    """
+
+    def __init__(self, library: ctypes.CDLL, policy: Policy, rollout: Rollout, head: Head, nets: Networks) -> None:
+        self.policy, self.rollout, self.head, self.nets = policy, rollout, head, nets
+        model: Any = policy.model
+        self._features = model.policy_head.features
+        self._takes_obs = _takes_obs(policy)
+        half_range = None if isinstance(head, Discrete) else head.log_half_range
+        self.called = Called(
+            library,
+            head,
+            nets,
+            log_half_range=math.nan if half_range is None else half_range,
+            **(_scaling(policy) if self._takes_obs else {}),
+        )
+        rows, spec = rollout.num_envs, policy.action_spec
+        size = len(nets.policy[-1].bias)
+        self._to_env = policy.distribution_cls(self._features(torch.zeros(1, rows, size)), spec).to_env
+        stored = torch.int64 if isinstance(head, Discrete) else torch.float32
+        places = rollout.rows.actions
+        self._places = places if places is not None and spec.dtype == stored else None
+        self._size, self._stored, self._step = size, stored, 0
+        self._infer, self._act = library.infer, library.act
+        self._infer.restype = self._act.restype = None
+        self._infer.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p)
+        self._act.argtypes = (*[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_void_p] * 4)
+
+    def __call__(self, seen: Nested, state: Nested | None = None, *, deterministic: bool = False) -> Act:
+        """Choose an action in every environment; see `Policy.act`."""
         if deterministic:
-            return inferred(seen, state, deterministic=True)
-        inputs = _inputs(policy, seen)
-        rows = len(inputs)
-        clocks, mask = noise_for(discrete, rows, inputs.device).contiguous(), mask_of(policy, seen)
+            return self.policy.act(seen, state, deterministic=True, infer=self._inferred)
+        step, rows = self._step, self.rollout.num_envs
+        self._step += 1
+        inputs: Any = seen if self._takes_obs else _inputs(self.policy, seen)
+        noise, mask = noise_for(self.head, rows, inputs.device).contiguous(), mask_of(self.policy, seen)
         allowed = None if mask is None else mask.contiguous()
-        actions, logp = torch.empty(rows, *spec.shape, dtype=torch.int64), torch.empty(rows)
-        chooses(
-            called.reference,
-            *(inputs.data_ptr(), rows, clocks.data_ptr(), _address(allowed)),
+        logp = self.rollout.rows.logp[step]
+        if self._places is None:
+            actions = torch.empty(rows, *self.policy.action_spec.shape, dtype=self._stored)
+        else:
+            actions = self._places[step]
+        self._act(
+            self.called.reference,
+            *(inputs.data_ptr(), rows, noise.data_ptr(), _address(allowed)),
             *(actions.data_ptr(), logp.data_ptr()),
         )
-        return Act(actions, actions.to(spec.dtype), logp, None, None, {})
+        taken: Any = self._to_env(actions)
+        # a copy: what an environment keeps or changes is not what is stored
+        return Act(actions, taken.clone() if taken is actions else taken, logp, None, None, {})
 
-    return choose
+    def _inferred(self, seen: Nested, state: Nested | None) -> tuple[Mapping[str, Any], None, None]:
+        inputs = _inputs(self.policy, seen)
+        outputs = torch.empty(1, len(inputs), self._size)
+        self._infer(self.called.reference, inputs.data_ptr(), len(inputs), outputs.data_ptr())
+        return self._features(outputs), None, None
+
+
+def _takes_obs(policy: Policy) -> bool:
+    """Return whether networks see observations as they are stored, but for their normalisation."""
+    spec = policy.observation_spec
+    numbers = isinstance(spec, (Unbounded, Bounded)) and spec.dtype == torch.float32
+    return numbers and not policy.views.windows
+
+
+def _scaling(policy: Policy) -> dict[str, Any]:
+    """Return what of `Work` says how observations are normalised; see `ObsNormalizer`."""
+    if not policy.normalizers:
+        return {}
+    normalizer: Any = policy.normalizers[0]
+    shift, scale = normalizer.numbers(torch.float32)
+    return {"shift": shift.flatten().contiguous(), "scale": scale.flatten().contiguous(), "obs_limit": normalizer.clip}
 
 
 def _inputs(policy: Policy, seen: Nested) -> Tensor:
