@@ -106,8 +106,8 @@ def to_host(actions: Nested, space: Any) -> Any:
         return chosen if isinstance(space, sys.modules["gymnasium"].spaces.Dict) else tuple(chosen.values())
     assert isinstance(actions, Tensor)
     array: Array = actions.detach().cpu().numpy()  # host sync: these environments run there
-    if hasattr(space, "low"):
-        return np.clip(array, space.low, space.high).astype(space.dtype)
+    if hasattr(space, "low"):  # np.clip takes twice as long
+        return np.minimum(np.maximum(array, space.low), space.high).astype(space.dtype)
     return array.astype(space.dtype) + getattr(space, "start", 0)
 
 

@@ -72,16 +72,17 @@ class VectorEnv(OpaqueEnv):
         out: dict[str, Any] = {REWARDS: self._to_device(rewards, torch.float32, REWARDS)}
         if self.autoreset == "next_step" and filler.any():
             out[FILLER] = self._to_device(filler, torch.bool, FILLER)
-        if np.any(terminated):
-            out[TERMINATED] = self._to_device(terminated, torch.bool, TERMINATED)
-        final = obs
-        if self._ended.any() and self.autoreset != "next_step":
-            final, obs = self._begin_anew(obs, infos)
-        if np.any(truncated):
-            out[TRUNCATED] = self._to_device(truncated, torch.bool, TRUNCATED)
-            out[FINAL_OBS] = self._observed(final, FINAL_OBS)
+        if self._ended.any():
+            final = obs
+            if self.autoreset != "next_step":
+                final, obs = self._begin_anew(obs, infos)
+            if np.any(terminated):
+                out[TERMINATED] = self._to_device(terminated, torch.bool, TERMINATED)
+            if np.any(truncated):
+                out[TRUNCATED] = self._to_device(truncated, torch.bool, TRUNCATED)
+                out[FINAL_OBS] = self._observed(final, FINAL_OBS)
         out[OBS] = self._observed(obs)
-        return TensorDict(out, batch_size=[self.num_envs], device=self.device)
+        return TensorDict(out, [self.num_envs])
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """Return a picture of one environment, where the vector environment was made with `render_mode="rgb_array"`.
