@@ -161,7 +161,8 @@ def normalize_minibatch(rollout: Rollout, rows: Tensor | slice) -> None:
 
 def _suits_blocks(series: Tensor) -> bool:
     """Return whether `_cut_sums` is the faster way for `[T, N]`; on CUDA kernels or captured graphs do it."""
-    return series.device.type == "cpu" and series.ndim == 2 and series.shape[1] <= FEW_ENVS and series.shape[0] >= FEW_STEPS
+    steps, num_envs = series.shape if series.ndim == 2 else (0, 0)
+    return series.device.type == "cpu" and steps >= FEW_STEPS and num_envs <= FEW_ENVS
 
 
 def _cut_sums(series: Tensor, cuts: Tensor, decay: float, start: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class Rows:
 
     def __init__(self, obs: Nested, ages: Tensor, actions: Nested, logp: Tensor, rewards: Tensor) -> None:
         self.seen = obs.split(1) if isinstance(obs, Tensor) else None
-        self.obs = obs.unbind() if isinstance(obs, Tensor) else None
-        self.actions = actions.unbind() if isinstance(actions, Tensor) else None
+        self.obs = obs.unbind(0) if isinstance(obs, Tensor) else None
+        self.actions = actions.unbind(0) if isinstance(actions, Tensor) else None
         self.ages, self.logp, self.rewards = ages.unbind(), logp.unbind(), rewards.unbind()
 
 
@@ -277,10 +277,11 @@ class Rollout:
 
     def store_act(self, t: int, chosen: Act) -> None:
         """Store action t, unless it was written there."""
-        if self.rows.actions is None:
-            self.actions[t] = chosen.actions
-        elif chosen.actions is not self.rows.actions[t]:
-            self.rows.actions[t].copy_(chosen.actions)
+        actions = chosen.actions
+        if self.rows.actions is None or not isinstance(actions, Tensor):
+            self.actions[t] = actions
+        elif actions is not self.rows.actions[t]:
+            self.rows.actions[t].copy_(actions)
         if chosen.logp is not self.rows.logp[t]:
             self.rows.logp[t].copy_(chosen.logp)
         if chosen.values is not None:
@@ -293,7 +294,7 @@ class Rollout:
         if self.views.windows:
             torch.add(rows.ages[row - 1], 1, out=rows.ages[row])
         if given := keys & ENDS:
-            flags = {key: out[key].reshape(self.num_envs).bool() for key in given}
+            flags = {str(key): out[key].reshape(self.num_envs).bool() for key in given}
             state = self._store_ends(t, flags, out, state, learns=learns)
         self._store_obs(row, out[OBS])
         return state
@@ -326,7 +327,7 @@ class Rollout:
         return None if state is None else reset_where(ended, state)
 
     def _store_obs(self, row: int, obs: Nested) -> None:
-        if self.rows.obs is None:
+        if self.rows.obs is None or not isinstance(obs, Tensor):
             self.obs[row] = obs
         else:
             self.rows.obs[row].copy_(obs)

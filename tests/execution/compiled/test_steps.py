@@ -168,3 +168,42 @@ def test_without_a_compiler_torch_computes_and_a_run_says_so_once(monkeypatch):
     assert len(notes) == 1
     assert "device.compile=true: there is no C compiler" in notes[0]
     assert algorithm.execution.notes() == []
+
+
+class Keeps(Noise):
+    """Keeps the actions that it is given."""
+
+    def step(self, action):
+        self.kept = [*getattr(self, "kept", []), (action, action.clone())]
+        return super().step(action)
+
+
+@pytest.mark.parametrize("spec", [Categorical(4), Unbounded((2,))])
+def test_actions_that_an_environment_keeps_stay_what_they_were(built, spec):
+    torch.manual_seed(0)
+    settings = DeviceSettings(compile=True, num_threads=1)
+    algorithm = Algorithm(partial(Keeps, action_spec=spec), num_envs=8, horizon=4, device=settings)
+    iterate(algorithm, 2)
+    assert len(algorithm.env.kept) == 8
+    for action, copied in algorithm.env.kept:
+        assert torch.equal(action, copied)
+
+
+@pytest.mark.parametrize("clip_obs", [10.0, 0.5])
+def test_observations_are_normalised_as_the_policy_does(built, clip_obs):
+    torch.manual_seed(0)
+    algorithm = Algorithm(
+        partial(Noise, action_spec=Bounded(-2.0, 1.0, shape=(2,))),
+        num_envs=8,
+        horizon=16,
+        normalize_obs=True,
+        clip_obs=clip_obs,
+        device=DeviceSettings(compile=True, num_threads=1),
+    )
+    iterate(algorithm, 2)
+    algorithm.collect()
+    rollout, policy = algorithm.rollout, algorithm.policy
+    assert policy.normalizers[0].moments.count == 2 * 8 * 16
+    with torch.no_grad():
+        logp = policy.evaluate(rollout.block(0, 8 * 16), rollout.actions.flatten(0, 1).unsqueeze(0))[0]
+    torch.testing.assert_close(rollout.logp.flatten(), logp[0])
