@@ -56,10 +56,8 @@ class RunningMoments(nn.Module):
 
     def _moments_of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return count, mean and variance of a batch `[M, *shape]`, absurd numbers winsorised."""
-        center = self.mean
-        if not self._begun():
-            few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
-            center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
+        few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
+        center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
         # Shifted before anything is rounded: times in seconds since 1970 differ in their last digits only.
         dtype = samples.dtype if samples.is_floating_point() else torch.float64
         away = (samples.to(dtype) - center.to(dtype)).float()
@@ -77,13 +75,7 @@ class RunningMoments(nn.Module):
         """
         scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
         known = (self.count >= self.enough) & (scale > 0)
-        if self._begun() and bool(known.all()):
-            return self.bound * scale
         return self.bound * torch.where(known, scale, spread(away))
-
-    def _begun(self) -> bool:
-        """Return whether there were samples; False where asking would wait for a device."""
-        return not self.count.is_cuda and bool(self.count > 0)
 
     def _merge(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
         """Merge what the processes' batches come to."""
