@@ -30,7 +30,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import names
@@ -118,24 +118,27 @@ def resolvable(cfg: DictConfig, folder: str = "run.dir") -> Iterator[None]:
         folder: Where that node says which folder the job has.
     """
     instance = HydraConfig.instance()
-    before = instance.cfg
-    if before is None and "hydra" in cfg:
-        root = copy.deepcopy(cfg)
-        OmegaConf.set_readonly(root.hydra, False)
-        with open_dict(root):
-            for key in ("num", "id"):
-                if OmegaConf.is_missing(root.hydra.job, key):
-                    root.hydra.job[key] = 0 if key == "num" else "0"
-        instance.set_config(root)
-        with contextlib.suppress(OmegaConfBaseException):
-            output = str(OmegaConf.select(root, f"hydra.{folder}"))
-            own: Any = instance.cfg
-            OmegaConf.set_readonly(own.hydra, False)
-            own.hydra.runtime.output_dir = output
+    if instance.cfg is not None or "hydra" not in cfg:
+        yield
+        return
+    settings: Any = cfg.hydra
+    job, runtime = settings.job, settings.runtime
+    unknown = [(job, "num", 0), (job, "id", "0"), (runtime, "output_dir", MISSING)]
+    unknown = [(node, key, value) for node, key, value in unknown if OmegaConf.is_missing(node, key)]
+    instance.cfg = cfg  # type: ignore[assignment]  # not a copy: that takes longer than all that is resolved
     try:
+        with read_write(settings):
+            for node, key, value in unknown:
+                node[key] = value
+            if OmegaConf.is_missing(runtime, "output_dir"):
+                with contextlib.suppress(OmegaConfBaseException):
+                    runtime.output_dir = str(OmegaConf.select(cfg, f"hydra.{folder}"))
         yield
     finally:
-        instance.cfg = before
+        instance.cfg = None
+        with read_write(settings):
+            for node, key, _ in unknown:
+                node[key] = MISSING
 
 
 def options(group: str) -> dict[str, str]:

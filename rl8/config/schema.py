@@ -157,14 +157,16 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         raise ValueError(no_class("algo.optimizer"))
     if not OmegaConf.is_dict(cfg.algo.optimizer):
         raise ValueError(_no_optimizer(as_text(cfg.algo.optimizer)))
-    config, before = _plain(cfg), _plain(reference, lenient=True)
+    own_keys = _without_hydra(cfg)
+    config, before = _plain(own_keys, cfg), _plain(_without_hydra(reference), reference, lenient=True)
     trainer = options("trainer", config["trainer"], TrainerSettings, before=before.get("trainer"))
     seed = convert("seed", config.get("seed"), int, 1)
     check_range("seed", seed, 0, integer=True, most=MAX_SEED, hint="seed=1")
     own = seeds.settled(trainer, seed if "seed" in typed else None)
     if own is not None and own != seed:  # that of the run that this one begins from
-        OmegaConf.update(cfg, "seed", own)
-        config, seed = _plain(cfg), own
+        for each in (cfg, own_keys):
+            OmegaConf.update(each, "seed", own)
+        config, seed = _plain(own_keys, cfg), own
     algo = dict(config["algo"])
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     goal = options("goal", config["goal"], Goal, before=before.get("goal"))
@@ -202,7 +204,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
         typed=changed,
         idle=idle(changed, Hyperparameters(**hparams), config, cfg),
         notes=tuple(_notes(cfg, changed, config, device)),
-        source=OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])),
+        source=OmegaConf.to_yaml(own_keys),
         reseeds="seed" in typed,
     )
 
@@ -408,9 +410,18 @@ def _check_targets(key: str, node: Any) -> None:
             _check_targets(f"{key}.{index}", value)
 
 
-def _plain(cfg: DictConfig, lenient: bool = False) -> dict[str, Any]:
-    """Return a config without Hydra's own node as plain values, interpolations resolved and nothing missing."""
-    kept = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def _plain(kept: DictConfig, cfg: DictConfig, lenient: bool = False) -> dict[str, Any]:
+    """Return a config without Hydra's own node as plain values, interpolations resolved and nothing missing.
+
+    Args:
+        kept: The config without that node.
+        cfg: The config with it.
+        lenient: Whether what can't be resolved may stay as it was written.
+    """
     try:
         with resolvable(cfg):
             plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=not lenient)
