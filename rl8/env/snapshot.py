@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -92,9 +93,9 @@ def _leaf(value: Any) -> Any:
     if isinstance(value, random.Random):
         return value.getstate()
     if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
+        return pickle.dumps(value.bit_generator.state)  # a text would leave out numbers, as NumPy's settings may ask
     if isinstance(value, np.random.RandomState):
-        return repr(value.get_state(legacy=False))
+        return pickle.dumps(value.get_state(legacy=False))
     return None
 
 

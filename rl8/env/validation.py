@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import pickle
 import random
 from typing import Any
 
@@ -265,4 +266,4 @@ def _check_foreign(before: dict[str, Any], env: Environment, when: str) -> None:
 
 def _foreign_generators() -> dict[str, Any]:
     state = np.random.get_state(legacy=False)  # noqa: NPY002 (watched, not used)
-    return {"NumPy": repr(state), "Python's random": repr(random.getstate())}
+    return {"NumPy": pickle.dumps(state), "Python's random": random.getstate()}
