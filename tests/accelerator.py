@@ -251,15 +251,14 @@ class Accelerator(TorchDispatchMode):
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if self.graph is None:
             result = func(*args, **kwargs)
-            old = {memory.data_ptr() for memory in _memory(given)}
-            if writes or any(memory.data_ptr() not in old for memory in _memory(result)):  # else it is a view
+            if writes or not _addresses(result) <= _addresses(given):  # else it is a view
                 self.operations.append(str(func))
             return result
         for memory in _memory([given.get(name) for name in writes]):
             if memory.data_ptr() not in self.overwritten:
                 self.overwritten[memory.data_ptr()] = memory, memory.clone()
         result = func(*args, **kwargs)
-        addresses = {memory.data_ptr() for memory in _memory(given)}
+        addresses = _addresses(given)
         places = [
             None if tensor.untyped_storage().data_ptr() in addresses else tensor  # where it lies already
             for tensor in _tensors(result)
@@ -294,6 +293,11 @@ def _mapped(tree, change):
     if isinstance(tree, dict):
         return {key: _mapped(value, change) for key, value in tree.items()}
     return type(tree)([_mapped(branch, change) for branch in tree]) if isinstance(tree, (list, tuple)) else tree
+
+
+def _addresses(tree):
+    """Return where the memory of each tensor begins."""
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
 
 
 def _memory(tree):

@@ -101,7 +101,9 @@ def test_a_callback_changes_coefficients_and_constants_and_ends_training(tmp_pat
 def test_a_changed_coefficient_acts_in_a_graph():
     def weights(change):
         torch.manual_seed(1)
-        algorithm = Algorithm(Episodes, num_envs=6, horizon=4, device="cuda")
+        algorithm = Algorithm(
+            Episodes, num_envs=6, horizon=4, num_sgd_iters=2, model_config={"hiddens": [16]}, device="cuda"
+        )
         for iteration in range(5):
             if iteration == 4 and change:
                 algorithm.change(**change)
