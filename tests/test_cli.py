@@ -315,6 +315,7 @@ def test_a_signal_ends_a_run_with_everything_saved(workdir):
             break
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 143
+    assert re.search(r"^SIGTERM: the iteration at hand is being finished.* A second SIGTERM stops now\.", rest, re.M)
     assert "stopped by SIGTERM" in rest
     assert next((workdir / "outputs").glob("*/*/policy.pt")).is_file()
 

@@ -1,12 +1,5 @@
-import json
 import math
-import os
-import re
-import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 from pathlib import Path
 
@@ -262,81 +255,28 @@ def test_threads_and_precision_are_those_of_each_algorithm():
 
 # ----------------------------------------------------------------------------------------------------------- signals
 
-SCRIPT = """
-    import json, sys
-    sys.path.insert(0, {tests!r})
-    from envs import Steering
-    from rl8 import Trainer
-
-    trainer = Trainer(
-        Steering,
-        num_envs=8,
-        horizon=8,
-        model_config={{"hiddens": [16]}},
-        output_dir="run",
-        view="plain",
-        seconds_per_log=0,
-    )
-    trainer.run()
-    print("LAST " + json.dumps([trainer.stopped_by, trainer.history[-1]]))
-"""
-
-
-@pytest.fixture(scope="module")
-def interrupted(empty_store, tmp_path_factory):
-    """Start two endless runs, send each its signal once it trains; return their folders and what they printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    script = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent)))
-    started = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        folder = tmp_path_factory.mktemp(number.name)
-        shutil.copy(empty_store, folder / "mlflow.db")
-        started[number] = (
-            folder,
-            subprocess.Popen(
-                [sys.executable, "-c", script],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ),
-        )
-    results = {}
-    try:
-        for number, (folder, process) in started.items():
-            for line in process.stdout:
-                if "/s" in line and "steps" in line:  # the first iteration's line
-                    process.send_signal(number)
-                    break
-            out, err = process.communicate(timeout=120)
-            results[number] = folder, process.returncode, out, err
-    finally:  # none outlives a test that fails
-        for _, process in started.values():
-            process.kill()
-            process.communicate()
-    return results
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number, interrupted):
-    folder, returncode, out, err = interrupted[number]
-    assert returncode == 0, err
-    assert re.search(r"^(Ctrl-C|SIGTERM): the iteration at hand is being finished.* A second \1 stops now\.", out, re.M)
-    stopped_by, last = json.loads(out.split("LAST ")[1])
-    assert stopped_by == number.name
-    client, (run,) = runs_of(folder)
+def test_a_signal_ends_the_run_after_the_iteration_with_everything_saved(number, store_dir):
+    def send(metrics):
+        if metrics["algorithm/steps"] == 3:
+            signal.raise_signal(number)
+        return False
+
+    trainer = Trainer(Steering, output_dir="run", seconds_per_log=0, **{**QUIET, "track": True})
+    trainer.run(stop_conditions=[send])
+    assert trainer.stopped_by == number.name
+    client, (run,) = runs_of(store_dir)
     assert (run.info.status, run.info.run_name) == ("KILLED", "steering-ppo")
     assert run.data.tags["stop_reason"] == f"stopped by {number.name}"
-    assert run.data.metrics["env/steps"] == last["env/steps"] == BATCH * last["algorithm/steps"]
+    assert run.data.metrics["env/steps"] == trainer.history[-1]["env/steps"] == 3 * BATCH
     history = client.get_metric_history(run.info.run_id, "returns/mean")
-    assert [metric.step for metric in history] == [BATCH * n for n in range(1, int(last["algorithm/steps"]) + 1)]
+    assert [metric.step for metric in history] == [BATCH, 2 * BATCH, 3 * BATCH]
     assert "eval/returns/mean" in run.data.metrics
-    assert load_policy(folder / "run" / "policy.pt").action_spec.shape == (1,)
+    assert load_policy("run/policy.pt").action_spec.shape == (1,)
     algorithm = Algorithm(Steering, num_envs=8, horizon=8, model_config={"hiddens": [16]})
-    load_checkpoint(folder / "run" / "checkpoint.pt", algorithm)
-    assert algorithm.env_steps == last["env/steps"]
+    load_checkpoint("run/checkpoint.pt", algorithm)
+    assert algorithm.env_steps == 3 * BATCH
     assert (artifacts(run) / "policy.pt").is_file()
 
 
