@@ -98,22 +98,25 @@ def test_torch(kind, tmp_path):
     play(policy, call)
 
 
-@pytest.mark.parametrize("kind", ["normalized", "bounded", "composite", "transformer", "pictures", "gru"])
-def test_onnx(kind, tmp_path):
+def as_onnx(kind, path):
+    """Return a policy after comparing it with what was written."""
     onnxruntime = onnx_is_here()
-    _, policy = trained(kind, tmp_path)
-    path = tmp_path / "policy.onnx"
+    _, policy = trained(kind, path.parent)
     assert export(portable(policy), path, "onnx") <= 1e-5
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     play(policy, lambda inputs: dict(zip(names, session.run(names, inputs), strict=True)))
     assert all(value.shape[0] == "n" for value in (*session.get_inputs(), *session.get_outputs()))
+    return policy
+
+
+@pytest.mark.parametrize("kind", ["bounded", "composite", "transformer", "pictures", "gru"])
+def test_onnx(kind, tmp_path):
+    as_onnx(kind, tmp_path / "policy.onnx")
 
 
 def test_onnx_is_run_with_numpy_alone(tmp_path):
-    onnx_is_here()
-    _, policy = trained("normalized", tmp_path)
-    export(portable(policy), tmp_path / "policy.onnx", "onnx")
+    policy = as_onnx("normalized", tmp_path / "policy.onnx")
     code = """
 sys.modules["torch"] = None
 import numpy as np, onnxruntime
