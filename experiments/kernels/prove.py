@@ -7,13 +7,14 @@ Needs Triton (the development extra has it) and no GPU. Times are bounds, nothin
 """
 
 import argparse
+import contextlib
 import functools
+import io
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,8 +100,8 @@ def launches(case, capability):
 def compiled(function, args, keywords, capability):
     """Compile a launch for an architecture, and let the assembler tell what it takes."""
     import triton
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
     from triton.compiler import ASTSource
 
     options = {name: keywords[name] for name in ("num_warps", "num_stages") if name in keywords}
@@ -115,14 +116,11 @@ def compiled(function, args, keywords, capability):
         else:
             signature[name] = "i32" if isinstance(value, int) else "fp32"
     source = ASTSource(function, signature, constants, attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(made.asm["ptx"])
-        file.flush()
-        target = f"--gpu-name={sm_arch_from_capability(capability)}"
-        # as Triton calls it
-        command = [get_ptxas(capability).path, "-v", "--regAllocOptLevel=2", target, file.name, "-o", os.devnull]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(io.StringIO()) as said:
+        # not from the cache: then the assembler says nothing
+        knobs.compilation.always_compile = knobs.nvidia.dump_ptxas_log = True
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    said = said.getvalue()
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
     used = [name for name in ("wgmma", "mma.sync") if name in made.asm["ptx"]]
     registers = int(re.search(r"Used (\d+) registers", said)[1])
