@@ -65,12 +65,11 @@ clean:  ## remove .venv, caches and whatever was built; runs stay
 	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
 	find rl8 tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(RUN_READY): pyproject.toml constraints.txt
+# all that a command needs in one installation: what pip takes for its choice of versions, it takes each time
+$(RUN_READY): WANTED := .
+$(DEV_READY): WANTED := '.[dev,docs]'
+$(RUN_READY) $(DEV_READY): pyproject.toml constraints.txt
 	@echo "Installing rl8 into $(VENV); the first time takes a few minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable .
-	@touch $@
-
-$(DEV_READY): $(RUN_READY)
-	$(INSTALL) --editable '.[dev,docs]'
-	@touch $@
+	$(INSTALL) --editable $(WANTED)
+	@touch $(RUN_READY) $@
