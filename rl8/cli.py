@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rl8 import __version__, names
 from rl8.checks import unknown
-from rl8.config import compose
+from rl8.config import catalog, compose, overrides
 from rl8.config.keys import check_key
 from rl8.guest import command_line
 from rl8.parallel import launched, launcher
@@ -159,7 +159,7 @@ def _dispatch(words: list[str]) -> int:
         return _command(*words)
     args = parser().parse(words)
     args.typed = words
-    compose.prepare(args.config_dir)
+    catalog.prepare(args.config_dir)
     if args.help:
         print(help_text())
         return 0
@@ -181,7 +181,7 @@ def _train_from_file(words: Sequence[str]) -> int:
 
     made = Parser(prog="rl8 train", description="Train as one file says.", allow_abbrev=False)
     fileconfig.add_arguments(made)
-    compose.prepare()
+    catalog.prepare()
     return exit_code(fileconfig.train_from_file(made.parse(words)))
 
 
@@ -212,7 +212,7 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             name, _, value = others[0].partition("=")
             group = name.lstrip("-")
-            if group in compose.GROUPS:  # --env lander
+            if group in catalog.GROUPS:  # --env lander
                 value = value or next((word for word in known.overrides if "=" not in word), "<option>")
                 raise ValueError(f"{name} is no flag: groups are written without dashes. Try {group}={value}.")
             key = group if "." in group else compose.namesake(group.replace("-", "_"))
@@ -264,9 +264,9 @@ def help_text() -> str:
         "",
         "Groups and their options, * the default",
     ]
-    chosen = compose.defaults()
-    for group in compose.GROUPS:
-        found = compose.options(group) or {"(none)": f"your own go into conf/{group}"}
+    chosen = catalog.defaults()
+    for group in catalog.GROUPS:
+        found = catalog.options(group) or {"(none)": f"your own go into conf/{group}"}
         width = max((len(name) for name in found), default=0) + 1
         for number, (name, text) in enumerate(found.items()):
             mark = f"{name}*" if chosen.get(group) == name else name
@@ -424,7 +424,7 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
     plans = []
     for number, job in enumerate(jobs):
         try:
-            plans.append(check(*compose.checked(job, config_name), compose.typed(job)))
+            plans.append(check(*compose.checked(job, config_name), overrides.typed(job)))
             verify(plans[-1])
             if searches:
                 search.check_plan(settings.sweeper, plans[-1])

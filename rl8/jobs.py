@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import launch
 from rl8.checks import is_mistake
-from rl8.config.compose import CONF, explain, undisturbed
+from rl8.config.catalog import CONF
+from rl8.config.compose import explain, undisturbed
 from rl8.config.effects import refusal
 from rl8.config.schema import Plan
 from rl8.guest import arguments, torch_settings, variable

@@ -29,7 +29,7 @@ from rl8.callbacks import Callback
 from rl8.calls import typed
 from rl8.checks import check_path, closest, is_mistake, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
-from rl8.config.compose import GROUPS, folders, option_with
+from rl8.config.catalog import GROUPS, folders, option_with
 from rl8.config.schema import Part, Plan
 from rl8.guest import torch_settings
 from rl8.kinds import as_text, convert, first_arguments, is_simple

@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rl8 import launch, runs
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.config.effects import refusal
+from rl8.config.overrides import check_single, parse
 from rl8.config.schema import Plan, check
 from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
     again = sweeps.again(args.run, args.overrides, flags)
     if again is not None:
         return again
-    compose.prepare()
+    catalog.prepare()
     found = runs.find(args.run, "checkpoint")
     if flags:
         raise ValueError(
@@ -84,7 +85,7 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
             f"started with options. In Python, go on with Trainer(..., resume={str(found.folder)!r})."
         )
     with compose.composer():
-        overrides = [compose.parse(word) for word in words]
+        overrides = [parse(word) for word in words]
         base: Any = OmegaConf.create(config)
         for override in overrides:
             line, group = str(override.input_line), override.key_or_group
@@ -92,7 +93,7 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
                 raise ValueError(f"{line!r} gives several values. Accepted: one value; a run goes on once.")
             if group in GROUPS:
                 base[group] = compose.checked([line])[0][group]
-            elif group in compose.GROUPS:
+            elif group in catalog.GROUPS:
                 raise ValueError(
                     f"{line!r} would make it another run. Accepted: {', '.join(GROUPS)} and single keys. For a new run "
                     f"that starts from this one's policy, try rl8 {line} trainer.init_from={name}."
@@ -109,7 +110,7 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
                     f"{override.input_line!r} has no effect on a run that goes on: it does so from its own checkpoint, "
                     f"in its own folder. Accepted: other keys. Try without it; trainer.branch={name} begins a new run."
                 )
-            compose.check_single(override, base)
+            check_single(override, base)
             OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
         for key in SET:
             OmegaConf.update(cfg, key, None)

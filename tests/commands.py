@@ -8,7 +8,7 @@ import pytest
 
 from rl8 import fileconfig
 from rl8.cli import MODULES, Parser, _check_jobs, _launcher, parser
-from rl8.config import compose
+from rl8.config import catalog, compose
 
 
 def plans_of(words):
@@ -21,7 +21,7 @@ def plans_of(words):
         made.parse(words[1:])
         return []
     args = parser().parse(words)
-    compose.prepare()
+    catalog.prepare()
     try:
         with compose.composer():
             plans = _check_jobs([*args.overrides, *_launcher(args)], args.config_name, args.multirun)[1]

@@ -12,7 +12,7 @@ import pytest
 
 from rl8 import __version__, cli, jobs, launch
 from rl8.cli import exit_code, main, report
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.launch import Outcome
 
 QUIET = ["trainer.track=false", "trainer.view=none", "trainer.render=false", "goal.env_steps=32"]
@@ -23,7 +23,7 @@ SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "t
 def _program(program):
     """Be the program in an empty folder."""
     yield
-    compose.prepare()
+    catalog.prepare()
 
 
 @pytest.fixture
@@ -169,9 +169,9 @@ def test_a_class_that_is_no_environment_is_a_mistake(workdir, my_env, capfd):
 def test_help_names_groups_options_and_examples(my_env, capfd):
     assert main(["--help"]) == main(["-h", "env=pendulum"]) == 0
     text = capfd.readouterr().out
-    for group in compose.GROUPS:
+    for group in catalog.GROUPS:
         assert re.search(rf"^  {group} ", text, re.MULTILINE), group
-        for option in compose.options(group):
+        for option in catalog.options(group):
             assert re.search(rf"^  ({group})? +{option}\*?( |$)", text, re.MULTILINE), option
     assert "cartpole*" in text
     assert re.search(r"^ +my_env +Walk$", text, re.MULTILINE)
@@ -222,7 +222,7 @@ def test_the_config_is_printed_with_changes(my_env, capfd):
 
 def test_hydras_information(capfd):
     assert main(["--info", "searchpath"]) == 0
-    assert str(compose.CONF) in capfd.readouterr().out
+    assert str(catalog.CONF) in capfd.readouterr().out
 
 
 def test_hydras_refusals_are_one_message(capfd):

@@ -8,7 +8,8 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from rl8.config.compose import CONF, GROUPS, checked, composer, defaults, options, prepare, root_file
+from rl8.config.catalog import CONF, GROUPS, defaults, options, prepare, root_file
+from rl8.config.compose import checked, composer
 from rl8.config.schema import Goal, check
 from rl8.launch import verify
 from rl8.ppo.algorithm import RecurrentAlgorithm

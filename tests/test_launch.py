@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from rl8 import launch
 from rl8.checks import is_mistake
 from rl8.conditions import EnvSteps
-from rl8.config.compose import CONF, checked, composer, options, prepare
+from rl8.config.catalog import CONF, options, prepare
+from rl8.config.compose import checked, composer
 from rl8.config.schema import Part, check
 from rl8.env import Env
 from rl8.launch import Outcome, build, locate, parts, record_failure, stop_condition, summary, train, verify

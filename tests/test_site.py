@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rl8.config.compose import CONF, checked, composer
+from rl8.config.catalog import CONF
+from rl8.config.compose import checked, composer
 from rl8.names import ours
 
 ROOT = Path(__file__).resolve().parent.parent

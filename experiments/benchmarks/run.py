@@ -81,9 +81,9 @@ def composed(cell: Cell, words: Sequence[str] = ()) -> dict[str, Any]:
     """Return the configuration of a run, resolved."""
     from omegaconf import OmegaConf
 
-    from rl8.config import compose
+    from rl8.config import catalog, compose
 
-    compose.prepare()
+    catalog.prepare()
     with compose.composer():
         cfg, _ = compose.checked([f"experiment={cell.task}", f"seed={cell.seed}", *words])
         found: Any = OmegaConf.to_container(

@@ -81,10 +81,10 @@ def work(kind: str, seed: int, numbers: range) -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    from rl8.config import compose
+    from rl8.config import catalog
 
     torch.set_num_threads(1)
-    compose.prepare()
+    catalog.prepare()
     news = os.fdopen(os.dup(1), "w")
     for number in numbers:
         print(json.dumps(one(kind, seed, number)), file=news, flush=True)

@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 
 from rl8 import cli
 from rl8.conditions import EnvSteps
-from rl8.config import compose
+from rl8.config import catalog, compose, overrides
 from rl8.trainer import Trainer
 
 
@@ -202,7 +202,7 @@ def words(random: Random) -> list[str]:
     """Draw words of the command line: options of groups, values of keys, mistakes in both, now and then a flag."""
     chosen, typed = [], []
     for group in ("env", "model", "distribution", "stop"):
-        names = sorted(set(compose.options(group)) - (ADAPTERS if random.randrange(20) else set()))
+        names = sorted(set(catalog.options(group)) - (ADAPTERS if random.randrange(20) else set()))
         how = random.randrange(40)
         if how < {"env": 24, "model": 10}.get(group, 4):
             chosen.append(f"{group}={random.choice(names)}")
@@ -435,10 +435,10 @@ def not_as_typed(done: Attempt) -> list[str]:
     keys = list(last)
     for key, word in last.items():
         nested = any(other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in keys if other != key)
-        if nested or key in compose.GROUPS or key.startswith("hydra"):
+        if nested or key in catalog.GROUPS or key.startswith("hydra"):
             continue
         with compose.composer():
-            value = compose.parse(word).value()
+            value = overrides.parse(word).value()
         recorded = _at(trainer.config, key)
         if not _same(value, recorded) or not all(
             recorded is None or _same(recorded, built) for built in _built(trainer, key)

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from rl8 import launch
-from rl8.config.compose import checked, composer, prepare
+from rl8.config.catalog import prepare
+from rl8.config.compose import checked, composer
 from rl8.config.schema import check
 from rl8.rollout.evaluation import Evaluator
 from rl8.tracking.provenance import hardware

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import runs
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.kinds import as_text
 
 # "Try key=value", and what comes behind it up to the sentence's end
@@ -65,7 +65,7 @@ def typeable(message: str, words: Sequence[str]) -> str:
 
     def chosen(match: re.Match[str]) -> str:
         """Return the option of a class, unless the message is about the key that names it."""
-        option = None if message.startswith(f"{match[1]}._target_") else compose.option_with(match[1], match[2])
+        option = None if message.startswith(f"{match[1]}._target_") else catalog.option_with(match[1], match[2])
         return f"{match[1]}={option}" if option else match[0]
 
     def written(match: re.Match[str]) -> str:
@@ -91,7 +91,7 @@ def _of_a_run(words: Sequence[str]) -> DictConfig | None:
             config = runs.find(word, "policy").config()
             if config is not None:
                 reference: Any = OmegaConf.create(config)
-                groups = [word for word in words[1:] if word.partition("=")[0] in compose.GROUPS]
+                groups = [word for word in words[1:] if word.partition("=")[0] in catalog.GROUPS]
                 chosen: Any = compose.from_files(groups)
                 for group in {word.partition("=")[0] for word in groups}:
                     reference[group] = chosen[group]

@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import seeds
 from rl8.checks import MAX_SEED, MAX_STEPS, check_range, closest
-from rl8.config.compose import explain, resolvable, root_file
+from rl8.config.catalog import root_file
+from rl8.config.compose import explain, resolvable
 from rl8.config.effects import idle, unrecorded
 from rl8.config.files import HYDRA_KEYS, no_callback, no_class
 from rl8.config.keys import unknown_key

@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from rl8.checks import closest
-from rl8.config.compose import option_with
+from rl8.config.catalog import option_with
 
 
 def check_target(key: str, target: object) -> str:

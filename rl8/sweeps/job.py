@@ -18,7 +18,9 @@ from omegaconf import DictConfig
 
 from rl8 import launch, runs
 from rl8.checks import is_mistake
-from rl8.config.compose import checked, prepare, typed
+from rl8.config.catalog import prepare
+from rl8.config.compose import checked
+from rl8.config.overrides import typed
 from rl8.config.schema import Plan, check
 from rl8.guest import torch_settings, variable
 from rl8.jobs import quoted, say

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rl8.checks import check_range
-from rl8.config import compose
+from rl8.config import catalog
 from rl8.tracking.secrets import redacted
 from rl8.use.recorded import store_of
 from rl8.use.task import Task, horizon_of, task
@@ -225,7 +225,7 @@ def split(words: Sequence[str], command: str) -> tuple[list[str], list[str]]:
             f"rl8 {command} needs a run. Accepted: its folder, its policy.pt or checkpoint.pt, its MLflow id, or "
             f"latest. Try rl8 {command} latest{' --format torch' if command == 'export' else ''}."
         )
-    compose.prepare()
+    catalog.prepare()
     return runs, [word for word in words if word not in runs]
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from rl8.config import compose
+from rl8.config import catalog, compose
+from rl8.config.overrides import check_single, parse
 from rl8.config.schema import Plan, check
 from rl8.launch import locate
 from rl8.runs import Found, find
@@ -97,8 +98,8 @@ def task(run: str, words: Sequence[str]) -> Task:
     found = find(run, "policy")
     config = found.config()
     with compose.composer():
-        overrides = [compose.parse(word) for word in words]
-        groups = [str(override.input_line) for override in overrides if override.key_or_group in compose.GROUPS]
+        overrides = [parse(word) for word in words]
+        groups = [str(override.input_line) for override in overrides if override.key_or_group in catalog.GROUPS]
         for override in overrides:
             _check_effect(override)
         if config is not None:
@@ -130,9 +131,9 @@ def _updated(base: DictConfig, overrides: Sequence[Override]) -> DictConfig:
         OmegaConf.update(cfg, f"trainer.{name}", None, force_add=True)
     for override in overrides:
         key = override.key_or_group
-        if key in compose.GROUPS:
+        if key in catalog.GROUPS:
             continue
-        compose.check_single(override, base)
+        check_single(override, base)
         OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
     return cfg
 

@@ -4,7 +4,7 @@ import pytest
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 
 from rl8.checks import closest
-from rl8.config import compose
+from rl8.config import catalog, compose, overrides
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def folder(program):
     workdir = program
     (workdir / "conf" / "env").mkdir(parents=True)
     (workdir / "conf" / "env" / "my_env.yaml").write_text("# Mine.\n_target_: my_env.MyEnv\nspeed: 1.0\n")
-    compose.prepare()
+    catalog.prepare()
     yield workdir
-    compose.prepare()
+    catalog.prepare()
 
 
 def checked(*words):
@@ -29,34 +29,34 @@ def expanded(*words, multirun=True):
 
 
 def test_the_users_folder_is_searched_after_ours(folder):
-    assert compose.folders() == [compose.CONF, folder / "conf"]
-    assert compose.options("env")["my_env"] == "Mine."
-    assert next(iter(compose.options("env"))) == "cartpole"
+    assert catalog.folders() == [catalog.CONF, folder / "conf"]
+    assert catalog.options("env")["my_env"] == "Mine."
+    assert next(iter(catalog.options("env"))) == "cartpole"
     assert str(folder) in sys.path
 
 
 def test_a_missing_folder_and_our_own_are_not_added(workdir, monkeypatch):
-    assert compose.folders() == [compose.CONF]
-    monkeypatch.chdir(compose.CONF.parent)
-    assert compose.folders() == [compose.CONF]
+    assert catalog.folders() == [catalog.CONF]
+    monkeypatch.chdir(catalog.CONF.parent)
+    assert catalog.folders() == [catalog.CONF]
 
 
 def test_more_folders(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("more")
     (other / "env").mkdir()
     (other / "env" / "third.yaml").write_text("_target_: my_env.MyEnv\n")
-    compose.prepare([str(other)])
-    assert {"my_env", "third", "cartpole"} <= set(compose.options("env"))
+    catalog.prepare([str(other)])
+    assert {"my_env", "third", "cartpole"} <= set(catalog.options("env"))
     cfg, _ = checked("env=third")
     assert cfg.env == {"_target_": "my_env.MyEnv"}
     with pytest.raises(ValueError, match=r"--config-dir=nowhere is no folder. Accepted: a folder with files like"):
-        compose.prepare(["nowhere"])
+        catalog.prepare(["nowhere"])
 
 
 def test_defaults_are_those_of_the_root_file():
-    found = compose.defaults()
+    found = catalog.defaults()
     assert found["env"] == "cartpole"
-    assert set(found) == set(compose.GROUPS)
+    assert set(found) == set(catalog.GROUPS)
 
 
 def test_checked_returns_the_config_and_what_its_files_say(folder):
@@ -167,7 +167,7 @@ def test_words_that_name_nothing_are_refused(folder, words, message):
 
 
 def test_a_launcher_that_is_not_installed_says_what_to_type(folder, monkeypatch):
-    monkeypatch.setattr(compose, "EXTRAS", {"cluster": "mine"})
+    monkeypatch.setattr(overrides, "EXTRAS", {"cluster": "mine"})
     with pytest.raises(ValueError, match=r"hydra/launcher=cluster needs a plugin .* Type: pip install 'rl8\[mine\]'\."):
         checked("hydra/launcher=cluster")
 
@@ -224,7 +224,7 @@ def test_mistakes_in_files_name_the_file(folder, file, text, message):
 
 
 def test_a_copy_of_our_own_file_is_no_ambiguity(folder):
-    text = (compose.CONF / "env" / "cartpole.yaml").read_text()
+    text = (catalog.CONF / "env" / "cartpole.yaml").read_text()
     (folder / "conf" / "env" / "cartpole.yaml").write_text(text)
     assert checked()[0].env._target_ == "rl8.env.CartPole"
 
@@ -279,14 +279,14 @@ def test_explain_keeps_to_one_line():
 
 
 def test_near_names_are_found_whatever_their_case():
-    assert closest("CARTPOL", compose.options("env")) == "cartpole"
+    assert closest("CARTPOL", catalog.options("env")) == "cartpole"
 
 
 def test_other_programs_that_use_hydra_do_not_find_the_users_options(workdir):
     (workdir / "conf").mkdir()
-    for main, found in ((str(compose.CONF), True), (f"file://{compose.CONF}", True), ("file:///elsewhere", False)):
+    for main, found in ((str(catalog.CONF), True), (f"file://{catalog.CONF}", True), ("file:///elsewhere", False)):
         path = ConfigSearchPathImpl()
         path.append("hydra", "pkg://hydra.conf")
         path.append("main", main)
-        compose.UserFolder().manipulate_search_path(path)
+        catalog.UserFolder().manipulate_search_path(path)
         assert (f"file://{workdir / 'conf'}" in [part.path for part in path.get_path()]) is found

@@ -2,7 +2,9 @@ import pytest
 
 from rl8 import launch
 from rl8.config import effects
-from rl8.config.compose import checked, composer, prepare, typed
+from rl8.config.catalog import prepare
+from rl8.config.compose import checked, composer
+from rl8.config.overrides import typed
 from rl8.config.schema import check
 
 BASE = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=8", "algo.num_sgd_iters=2", "network.hiddens=[8]",

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from rl8 import launch
 from rl8.config import effects
-from rl8.config.compose import GROUPS, checked, composer, defaults, options, prepare
+from rl8.config.catalog import GROUPS, defaults, options, prepare
+from rl8.config.compose import checked, composer
 from rl8.config.schema import check
 from rl8.guest import torch_settings
 from rl8.view import plots

@@ -1,6 +1,7 @@
 import pytest
 
-from rl8.config.compose import checked, composer, prepare
+from rl8.config.catalog import prepare
+from rl8.config.compose import checked, composer
 from rl8.config.files import check_file
 
 GOOD = "# @package _global_\nenv:\n  _target_: rl8.env.DiscreteDummyEnv\n"

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from rl8.config.compose import option_with
+from rl8.config.catalog import option_with
 from rl8.config.targets import check_target
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from rl8 import Algorithm, RecurrentAlgorithm
 from rl8.cli import main
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.config.schema import check
 
 STUDY = Path(__file__).resolve().parents[2] / "experiments" / "algotrading"
@@ -301,7 +301,7 @@ def folder(study, monkeypatch):
     """Make the study's folder the working directory, ready to compose."""
     monkeypatch.chdir(STUDY)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    compose.prepare()
+    catalog.prepare()
     with compose.composer():
         yield
 

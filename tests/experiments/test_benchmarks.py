@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl8.config.compose import CONF
+from rl8.config.catalog import CONF
 
 STUDIES = str(Path(__file__).parents[2] / "experiments")
 sys.path.insert(0, STUDIES)  # no package that is installed

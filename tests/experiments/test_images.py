@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.config.schema import check
 
 STUDY = Path(__file__).parents[2] / "experiments" / "images"
@@ -13,7 +13,7 @@ STUDY = Path(__file__).parents[2] / "experiments" / "images"
 def _folder(monkeypatch):
     monkeypatch.chdir(STUDY)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    compose.prepare()
+    catalog.prepare()
     with compose.composer():
         yield
 

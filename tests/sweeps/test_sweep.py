@@ -16,7 +16,7 @@ from rl8.atomic import atomic
 from rl8.checkpoint import read_checkpoint
 from rl8.cli import main, parser
 from rl8.conditions import EnvSteps
-from rl8.config import compose
+from rl8.config import catalog, compose
 from rl8.config.compose import composer
 from rl8.config.schema import check
 from rl8.guest import terminable
@@ -113,7 +113,7 @@ def test_each_job_gets_processes_of_its_own(workdir, monkeypatch, capfd):
 
     def launch(words, settings, outcome, typed):
         args = parser().parse(words)
-        compose.prepare(args.config_dir)
+        catalog.prepare(args.config_dir)
         plans.append(check(*compose.checked(args.overrides, args.config_name)))
         assert settings.processes == 2
         assert f"seed={len(plans)}" in typed

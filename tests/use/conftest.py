@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rl8.cli import main
-from rl8.config import compose
+from rl8.config import catalog
 from rl8.runs import RECORD
 
 SMALL = ["algo.num_envs=4", "algo.horizon=4", "algo.sgd_minibatch_size=null", "trainer.eval_num_envs=4"]
@@ -25,4 +25,4 @@ def train(program):
         return folder
 
     yield run
-    compose.prepare()
+    catalog.prepare()
