@@ -151,6 +151,7 @@ def _is_launcher(file: str) -> bool:
 
 
 def _dispatch(words: list[str]) -> int:
+    overrides.check_once(launcher.typed(words))
     if words[:1] == ["train"]:
         words = words[1:]
         if any(word.split("=")[0] in ("-f", "--file", "-h", "--help") for word in words):
@@ -205,8 +206,12 @@ class Parser(argparse.ArgumentParser):
         """Return the flags and the other words, in any order.
 
         Raises:
-            ValueError: If a flag does not exist.
+            ValueError: If a flag does not exist, or one that takes a value is typed twice.
         """
+        taken = [self._option_string_actions.get(word.partition("=")[0]) for word in words]
+        twice = next((one for one in taken if one and one.nargs is None and taken.count(one) > 1), None)
+        if twice is not None and not isinstance(twice, argparse._AppendAction):
+            raise ValueError(f"{twice.option_strings[-1]} is typed twice. Type it once.")
         known, others = self.parse_known_intermixed_args(words)
         if others:
             flags = [flag for action in self._actions for flag in action.option_strings]

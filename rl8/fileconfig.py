@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -104,7 +104,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"-f {path} does not exist. Accepted: a YAML or JSON file; {there}.")
     try:
         content = (
-            json.loads(path.read_text(encoding="utf-8"))
+            json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _once(path, pairs))
             if path.suffix == ".json"
             else OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         )
@@ -119,6 +119,16 @@ def read(path: Path) -> dict[str, Any]:
     if twice:
         raise ValueError(f"{path} gives {twice[0]} at the top and in algorithm_config. Accepted: one of the two.")
     return {str(name): value for name, value in {**content, **nested}.items()}
+
+
+def _once(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a mapping of a JSON file, whose reader would take the last of two values."""
+    found = dict(pairs)
+    for name in found:
+        given = [as_text(value) for key, value in pairs if key == name]
+        if len(given) > 1:
+            raise ValueError(f"{path} gives {name} twice: {given[0]} and {given[1]}. Give it once.")
+    return found
 
 
 def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:

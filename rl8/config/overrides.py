@@ -6,8 +6,9 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -21,9 +22,52 @@ from rl8.checks import closest
 from rl8.config.catalog import EXTRAS, GROUPS, folders, options, root_file, unknown_option
 from rl8.config.files import check_endings, check_file
 from rl8.config.keys import check_key
-from rl8.kinds import as_text
+from rl8.kinds import as_text, dotted
 
 COMMANDS = ("train", "resume", "eval", "play", "export")
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Refuse a key that is typed twice, by itself or as a part of a mapping: the last would win and nobody be told.
+
+    Args:
+        words: What was typed, flags and names of files among it.
+
+    Raises:
+        ValueError: If one is typed twice.
+    """
+    seen: dict[str, str] = {}
+    for word in words:
+        if word.startswith("-") or not ("=" in word or word.startswith("~")) or os.path.exists(word):  # noqa: PTH110 (pathlib's raises for long names)
+            continue
+        for leaf in _leaves(word):
+            other = next((known for known in seen if _overlap(known, leaf)), None)
+            if other is not None:
+                both, start = (seen[other], word), f"{leaf}="
+                given = [
+                    each.removeprefix(start) if all(one.startswith(start) for one in both) else each for each in both
+                ]
+                raise ValueError(
+                    f"{max(other, leaf, key=len)} is typed twice: {given[0]} and {given[1]}. Type it once."
+                )
+            seen[leaf] = word
+
+
+def _leaves(word: str) -> list[str]:
+    """Return the keys that a word sets: of a mapping those in it."""
+    key = word.partition("=")[0].lstrip("+~").strip()
+    if "={" in word:
+        with contextlib.suppress(OverrideParseException, HydraException, ValueError):
+            value = OverridesParser.create().parse_overrides([word])[0].value()
+            if isinstance(value, Mapping) and value:
+                return [f"{key}.{name}" for name, _ in dotted(value)]
+    return [key]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether a key is another or a part of it; an option of a group is there to be changed."""
+    short, long = sorted((one, other), key=len)
+    return short == long or ("." in short and long.startswith(f"{short}."))
 
 
 def parse(line: str) -> Override:
