@@ -29,8 +29,9 @@ class Callback:
     Each hook gets the trainer and the metrics at hand, numbers by name. What it writes into `metrics` is recorded with
     them, and stop conditions see it if `metric_names` says so. It may end training, `trainer.stop("solved")`, give
     coefficients other values, `trainer.algorithm.change(entropy_coeff=0.0, lr=1e-4)`, and set physical constants,
-    `trainer.algorithm.env.configure({"gravity": 3.7})`. An error in a hook ends the run; what was trained is saved.
-    Each of several processes (`device.processes`) calls its own; `rl8.parallel.world.first()` tells which one writes.
+    `trainer.algorithm.env.configure({"gravity": 3.7})`. An error in a hook ends the run, which has failed; what was
+    trained and recorded is kept. Each of several processes (`device.processes`) calls its own;
+    `rl8.parallel.world.first()` tells which one writes.
 
     Attributes:
         metric_names: Names of the metrics that it adds, for stop conditions, `goal.metric` and `trainer.best_metric`.
@@ -114,14 +115,21 @@ class Callbacks:
         """Names of the metrics that they add."""
         return [name for callback in self._callbacks for name in callback.metric_names]
 
-    def call(self, hook: str, metrics: dict[str, float]) -> dict[str, float]:
+    def call(
+        self, hook: str, metrics: dict[str, float], failures: list[CallbackError] | None = None
+    ) -> dict[str, float]:
         """Call a hook of all that define it; return the metrics that they added or changed.
+
+        Args:
+            hook: Its name.
+            metrics: What it is called with.
+            failures: Gets the error of one that fails, rather than that it is raised; none is called after it.
 
         Raises:
             CallbackError: If one fails, or adds something else than numbers.
         """
         changed: dict[str, float] = {}
-        for callback in self._hooks[hook]:
+        for callback in () if failures else self._hooks[hook]:
             before = dict(metrics)
             try:
                 getattr(callback, hook)(self._trainer, metrics)
@@ -130,9 +138,14 @@ class Callbacks:
                 }
                 changed |= {str(name): _number(name, value) for name, value in new.items()}
             except Exception as error:
-                raise CallbackError(
+                failed = CallbackError(
                     f"The callback {type(callback).__name__} failed in {hook}: {type(error).__name__}: {error}"
-                ) from error
+                )
+                if failures is None:
+                    raise failed from error
+                failed.__cause__ = error
+                failures.append(failed)
+                break
             metrics |= changed
         return changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from rl8 import data, seeds
-from rl8.callbacks import Callback, Callbacks
+from rl8.callbacks import Callback, CallbackError, Callbacks
 from rl8.calls import answered, in_python, missing
 from rl8.checkpoint import check_savable
 from rl8.checks import MAX_SEED, check_range, unknown_metric
@@ -30,6 +31,7 @@ from rl8.reported import NONFINITE, check_finite, check_keys, measured, metric_n
 from rl8.settings import TrainerSettings
 from rl8.tracking import writers
 from rl8.tracking.provenance import as_yaml
+from rl8.tracking.run import Status
 from rl8.training import origin
 from rl8.training.checkpoints import Checkpoints
 from rl8.training.curve import Curve
@@ -285,6 +287,7 @@ class Trainer:
         Raises:
             ValueError: If a condition watches a metric that there is not.
             FloatingPointError: If the loss becomes infinite or NaN.
+            CallbackError: If a callback fails.
         """
         conditions = (
             self.stop_conditions if stop_conditions is None else as_conditions(stop_conditions, "stop_conditions")
@@ -325,13 +328,15 @@ class Trainer:
                     met = self._look_at(metrics, stop, evaluated)
                     self._evaluation.film_if_due(self.output_dir, eval_env_config, self._report.records.log_artifact)
                     self._checkpoints.save_if_due(metrics, self._report.records)
-                self._end(metrics, stop, evaluated, eval_env_config)
+                failed = self._end(metrics, stop, evaluated, eval_env_config)
         except BaseException as error:
             world.failed(error)
             self._report.fail(error)
             raise
         finally:
             self._report.close()
+        if failed is not None:
+            raise failed
         return metrics
 
     def _look_at(self, metrics: dict[str, float], stop: Condition, evaluated: bool) -> bool:
@@ -345,28 +350,35 @@ class Trainer:
 
     def _end(
         self, metrics: dict[str, float], stop: Condition, evaluated: bool, eval_env_config: dict[str, Any] | None
-    ) -> None:
-        """Save what was trained, then do all that may fail: evaluate, call back, draw and film."""
+    ) -> CallbackError | None:
+        """Save what was trained, then do all that may fail: evaluate, call back, draw and film.
+
+        Returns:
+            The error of a callback: what others do at the end is done all the same.
+        """
         report, optional = self._report, self._messages.optional
+        failures: list[CallbackError] = []
+        call = functools.partial(self.callbacks.call, metrics=metrics, failures=failures)
         report.flush()
         files = self._checkpoints.save(report.records)
-        self.callbacks.call("on_checkpoint", metrics)
+        call("on_checkpoint")
         if not evaluated and metrics:
             with optional("The final evaluation"):
                 final = self.eval(eval_env_config)
                 metrics |= final
-                final |= self.callbacks.call("on_evaluation", metrics)
+                final |= call("on_evaluation")
                 if self.history:
                     self.history[-1] |= final
                 report.log(final, always=True)
                 reached = {data.ENV_STEPS: float(self.algorithm.env_steps)}
                 report.update(reached | final, stop.progress(metrics))
-        with optional("A callback"):
-            if added := self.callbacks.call("on_end", metrics):
-                report.log(added, always=True)
-        killed = self.stopped_by is not None
-        reason = f"stopped by {self.stopped_by}" if killed else self._reason(stop)
-        report.finish(metrics, files, reason=reason, killed=killed, eval_env_config=eval_env_config)
+        if added := call("on_end"):
+            report.log(added, always=True)
+        failed = failures[0] if failures else None
+        reason = f"stopped by {self.stopped_by}" if self.stopped_by is not None else self._reason(stop)
+        status: Status = "FAILED" if failed else "KILLED" if self.stopped_by is not None else "FINISHED"
+        report.finish(metrics, files, reason=reason, status=status, error=failed, eval_env_config=eval_env_config)
+        return failed
 
     def _is_over(self, met: bool, signals: Sequence[str]) -> bool:
         """Return whether training ends: by process 0's condition, or a signal to any process, or a callback in any."""

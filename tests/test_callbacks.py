@@ -1,6 +1,7 @@
 import pytest
 import torch
 from envs import Episodes, Steering
+from short_runs import runs_of
 
 from rl8 import Algorithm, Trainer, cli
 from rl8.callbacks import Callback, CallbackError, Callbacks
@@ -162,10 +163,18 @@ def test_an_error_names_the_callback(hook, tmp_path):
     assert (tmp_path / "run" / "policy.pt").exists() == (hook != "on_start")
 
 
-def test_an_error_at_the_end_is_a_warning(tmp_path):
-    trainer, metrics = run(tmp_path, [type("Failing", (Fails,), {})("on_end")])
-    assert "The callback Failing failed in on_end" in trainer.warnings[0]
-    assert metrics["env/steps"] == 32
+@pytest.mark.parametrize("hook", ["on_checkpoint", "on_evaluation", "on_end"])
+def test_after_an_error_at_the_end_the_run_is_finished_and_has_failed(hook, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    others = Notes()
+    with pytest.raises(CallbackError, match=f"The callback Failing failed in {hook}: ZeroDivisionError"):
+        run(tmp_path, [others, type("Failing", (Fails,), {})(hook)], track=True, best_metric=None)
+    assert {"checkpoint.pt", "policy.pt", "learning_curve.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    recorded = runs_of(tmp_path)[1][0]
+    assert (recorded.info.status, recorded.data.metrics["algorithm/steps"]) == ("FAILED", 2)
+    assert f"failed in {hook}" in recorded.data.tags["error"]
+    assert recorded.data.tags["stop_reason"] == "env/steps >= 32"
+    assert ("end" in [name for name, _ in others.seen]) == (hook == "on_end")
 
 
 class Words(Callback):

@@ -22,7 +22,7 @@ from rl8.settings import TrainerSettings
 from rl8.tracking import writers
 from rl8.tracking.names import run_name, run_title
 from rl8.tracking.records import Records
-from rl8.tracking.run import NOTE, SAVED_AT, Tracker
+from rl8.tracking.run import NOTE, SAVED_AT, Status, Tracker
 from rl8.tracking.store import close_run
 from rl8.tracking.thinning import Recorder
 from rl8.tracking.writers import Recorded
@@ -175,7 +175,8 @@ class Report:
         files: Sequence[Path],
         *,
         reason: str,
-        killed: bool,
+        status: Status,
+        error: Exception | None,
         eval_env_config: dict[str, Any] | None,
     ) -> None:
         """Draw curve and film, and close the run.
@@ -184,7 +185,8 @@ class Report:
             metrics: The last ones.
             files: What was saved.
             reason: Why it ended.
-            killed: Whether a signal ended it.
+            status: What became of it.
+            error: What went wrong.
             eval_env_config: Settings for the reset of the environment that is filmed; by default the settings'.
         """
         if not world.first():
@@ -209,7 +211,7 @@ class Report:
         if messages.warnings:
             records.set_tag("warnings", "\n".join(messages.warnings))
         records.set_tag(SAVED_AT, str(env_steps))
-        records.finish("KILLED" if killed else "FINISHED")
+        records.finish(status, None if error is None else "".join(traceback.format_exception(error)))
         self._keep_place(records.tracker)
         summary["files"] = f"{folder} ({', '.join(file.name for file in found)})"
         self._view.finish(summary | records.where)
