@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -30,7 +30,9 @@ from rl8.calls import typed
 from rl8.checks import check_path, closest, is_mistake, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config.catalog import GROUPS, folders, option_with
+from rl8.config.files import HYDRA_KEYS
 from rl8.config.schema import Part, Plan
+from rl8.config.targets import GIVEN
 from rl8.guest import torch_settings
 from rl8.kinds import as_text, convert, first_arguments, is_simple
 from rl8.parallel import launched
@@ -88,6 +90,7 @@ def stop_condition(plan: Plan) -> Condition | None:
     """
     if plan.stop is None:
         return None
+    _check_nested("stop", plan.stop, plan.typed)
     try:
         condition = instantiate(plan.stop, _convert_="all")
     except HydraException as error:
@@ -100,10 +103,6 @@ def stop_condition(plan: Plan) -> Condition | None:
                 f"stop._target_={plan.stop['_target_']} in {source_file(cls)} lacks {', '.join(missing)}, "
                 f"which every condition defines. Write {heads}".replace("'", "")
             ) from error
-        if isinstance(cause, TypeError) and "argument" in str(cause):
-            raise TypeError(
-                f"stop: {cause}. Accepted are the keys that `rl8 --cfg job --package stop` prints."
-            ) from error
         if isinstance(cause, (TypeError, ValueError)):
             raise type(cause)(str(cause)) from error
         raise
@@ -115,6 +114,25 @@ def stop_condition(plan: Plan) -> Condition | None:
             f"stop._target_={target} makes a {type(condition).__name__}. Accepted: a class derived from "
             "rl8.conditions.Condition. Try stop=env_steps."
         ) from error
+
+
+def _check_nested(key: str, node: Any, typed: Sequence[str]) -> None:
+    """Check that each class named in nested mappings and lists takes the options beside its name."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _check_nested(f"{key}.{name}", value, typed)
+        if "_target_" in node and not {"_args_", "_partial_"} & node.keys():
+            cls: Any = None
+            target = str(node["_target_"])
+            with suppress(Exception), _unheard("hydra.utils"):  # who makes the object says why it can't
+                cls = get_object(target)
+            given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
+            inherited = tuple(name for name in given if f"{key}.{name}" not in typed)
+            if callable(cls):
+                check_options(Part(f"{key}._target_", target, key, given, inherited), cls)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _check_nested(f"{key}.{index}", value, typed)
 
 
 def bounded(plan: Plan, condition: Condition | None) -> Condition | None:
@@ -156,26 +174,24 @@ def parts(plan: Plan) -> Parts:
     from rl8.models import Model
     from rl8.ppo.algorithm import Algorithm
 
-    env_cls = locate(plan.env, Env, "rl8.env.Env", given=("device",), by_position=2)
+    env_cls = locate(plan.env, Env, "rl8.env.Env")
     return Parts(
         algorithm_cls=locate(plan.algorithm, Algorithm, "rl8.Algorithm"),
         env_cls=functools.partial(env_cls, **plan.env.options) if plan.env.options else env_cls,
-        model_cls=locate(plan.model, Model, "rl8.models.Model", given=("feature_shapes",), by_position=2),
-        distribution_cls=locate(plan.distribution, Distribution, "rl8.distributions.Distribution", by_position=2),
-        optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer", by_position=1),
+        model_cls=locate(plan.model, Model, "rl8.models.Model"),
+        distribution_cls=locate(plan.distribution, Distribution, "rl8.distributions.Distribution"),
+        optimizer_cls=locate(plan.optimizer, Optimizer, "torch.optim.Optimizer"),
         callbacks=tuple(locate(each, Callback, "rl8.callbacks.Callback") for each in plan.callbacks),
     )
 
 
-def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] = (), by_position: int = 0) -> Any:
+def locate(part: Part | None, base: type, base_name: str) -> Any:
     """Return the class that a part names, or None without a part.
 
     Args:
         part: Name and options.
         base: What it must derive from.
         base_name: Dotted name of `base`, as a user would import it.
-        given: Constructor arguments that the program gives by name.
-        by_position: How many of the first it gives by position, so under any name.
 
     Raises:
         TypeError: If it is no subclass of `base`, or its constructor does not take an option.
@@ -201,6 +217,7 @@ def locate(part: Part | None, base: type, base_name: str, given: Sequence[str] =
         )
     if not callable(cls):
         raise TypeError(f"{key}={part.target} is a {type(cls).__name__}. Accepted: a subclass of {base_name}.")
+    by_position, given = GIVEN.get(part.key, (0, ()))
     check_options(part, cls, [*given, *first_arguments(cls, by_position)])
     return cls
 

@@ -55,6 +55,7 @@ THEIRS: Final = {
     "trainer.render": "capture_video record_video video",
     "device.num_threads": "torch_threads n_cpu",
     "device.compile": "torch_compile compile_mode",
+    "stop=wall_time stop.seconds=<seconds>": "hours minutes seconds max_time time_limit timeout wall_time max_hours",
     "env=<option>": "env_id gym_id env_name task",
     "device=cuda": "gpu use_gpu use_cuda",
 }
@@ -91,6 +92,7 @@ _IN_PYTHON: Final[dict[str, tuple[str, Any]]] = {
     "device.num_threads": ("device=rl8.DeviceSettings(num_threads={})", 1),
     "device.compile": ("device=rl8.DeviceSettings(compile={})", True),
     "device=cuda": ('device="cuda"', None),
+    "stop=wall_time stop.seconds=<seconds>": ("run(stop_conditions=[rl8.conditions.WallTime(600)])", None),
     "env=<option>": ("the environment's class as the first argument", None),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -102,6 +103,8 @@ def find(run: str | Path, wanted: Wanted, *, key: str = "RUN") -> Found:
         # a run's other file stands for the run
         stands = path.name in (CONFIG, RECORD) or (wanted == "checkpoint" and path.name == POLICY)
         file = (_file(path.parent, wanted) or path.with_name(CHECKPOINT)) if stands else path
+        if file.is_file() and not _is_saved(file):
+            raise ValueError(f"{key}={run} is no {wanted}. Accepted: {_ACCEPTED}. {_near(str(run), wanted)}")
         if file.is_file():
             return Found(file, path.parent)
         raise ValueError(f"{key}={run}: there is no {CHECKPOINT} beside it. {_near(str(run), wanted)}")
@@ -154,6 +157,11 @@ def _names(wanted: Wanted) -> tuple[str, ...]:
 
 def _file(folder: Path, wanted: Wanted) -> Path | None:
     return next((folder / name for name in _names(wanted) if (folder / name).is_file()), None)
+
+
+def _is_saved(file: Path) -> bool:
+    """Return whether torch may have written a file; one called so that is damaged is told of where it is loaded."""
+    return file.suffix == ".pt" or zipfile.is_zipfile(file)
 
 
 def _age(folder: Path, wanted: Wanted) -> float:

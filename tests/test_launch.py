@@ -59,7 +59,7 @@ def env(target, **config):
 
 
 def find(target, **config):
-    return locate(env(target, **config), Env, "rl8.env.Env", given=("device",), by_position=2)
+    return locate(env(target, **config), Env, "rl8.env.Env")
 
 
 @pytest.mark.parametrize("algo", options("algo"))
@@ -149,7 +149,21 @@ def test_stop_conditions():
     ("words", "error", "message"),
     [
         (["stop.env_steps=0"], ValueError, r"stop\.env_steps=0 is out of range"),
-        (["+stop.foo=3"], TypeError, r"stop: .*unexpected keyword argument 'foo'.*`rl8 --cfg job --package stop`"),
+        (
+            ["+stop.foo=3"],
+            TypeError,
+            r"^Unknown key 'stop\.foo': rl8\.conditions\.EnvSteps does not take it\. Accepted: env",
+        ),
+        (
+            ["stop._target_=rl8.conditions.WallTime"],
+            TypeError,
+            r"^stop\._target_=rl8\.conditions\.WallTime does not take stop\.env_steps, .* Try stop=wall_time\.",
+        ),
+        (
+            ["stop=wall_time", "~stop.seconds"],
+            TypeError,
+            r"^stop\.seconds is missing: rl8\.conditions\.WallTime has no ",
+        ),
         (
             ["stop._target_=rl8.specs.Unbounded", "~stop.env_steps"],
             ValueError,

@@ -70,6 +70,15 @@ def test_a_file_of_any_name_is_taken_as_it_is(workdir):
     assert runs.find("mine.pt", "policy").file == runs.find(Path("mine.pt"), "checkpoint").file == Path("mine.pt")
 
 
+@pytest.mark.parametrize("wanted", ["policy", "checkpoint"])
+def test_a_file_that_torch_did_not_write_is_refused(wanted, three):
+    Path("queues.py").write_text("a = 1\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=rf"^RUN=queues\.py is no {wanted}\. Accepted: a run's folder, .* newest runs: "
+    ):
+        runs.find("queues.py", wanted)
+
+
 @pytest.mark.parametrize(
     ("run", "wanted", "message"),
     [

@@ -56,7 +56,8 @@ def typeable(message: str, words: Sequence[str]) -> str:
 
     def keyed(match: re.Match[str]) -> str:
         key = match.group(1)
-        return key if key.split(".")[0] not in reference or _has(reference, key) else f"+{key}"
+        brings = re.search(rf"(?<![\w.]){key.split('.')[0]}=\w", match.string)  # the option that has it, in one advice
+        return key if brings or key.split(".")[0] not in reference or _has(reference, key) else f"+{key}"
 
     def fitting(match: re.Match[str]) -> str:
         value = OmegaConf.select(reference, match.group(2), default="", throw_on_missing=False)

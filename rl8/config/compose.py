@@ -187,9 +187,14 @@ def checked(overrides: Sequence[str], config_name: str = "config") -> tuple[Dict
     for override in groups:
         check_choice(override)
     reference = _from_files(config_name, tuple(str(override.input_line) for override in groups))
+    named = copy.deepcopy(reference)  # with the classes that are typed: it is them that take the other keys
+    for override in parsed:
+        if override.key_or_group.endswith("._target_") and not override.is_delete():
+            with contextlib.suppress(OmegaConfBaseException):
+                OmegaConf.update(named, override.key_or_group, override.value())
     for override in parsed:
         if override not in groups:
-            check_single(override, reference)
+            check_single(override, named)
     # `_from_files` keeps what it returns
     return copy.deepcopy(reference) if len(groups) == len(parsed) else _composed(config_name, overrides), reference
 

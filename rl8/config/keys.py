@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rl8 import names
 from rl8.checks import closest
+from rl8.config.targets import options_of
 from rl8.kinds import as_text
 
 # Parts whose every option is listed in rl8's own file: a plus sign would add nothing.
@@ -91,16 +92,24 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
             f"Unknown key {key!r}: {parent} is empty with the option that is chosen. Accepted: keys of another one. "
             f"Try {parent}=<option>; `rl8 --help` lists them."
         )
+    has_class = "_target_" in node and parent not in CLOSED and depth == len(parts) - 1
+    takes = options_of(parent, node["_target_"]) if has_class else None
+    if takes is not None and value is not None and parts[-1] in takes:
+        return f"Unknown key {key!r}: the file of {parent} does not list it. Try +{key}={shlex.quote(value)}."
+    if takes is not None:
+        known += [name for name in takes if name not in known]
     # what a class takes besides may be called like a key elsewhere
-    is_open = depth > 0 and (depth < len(parts) - 1 or ("_target_" in node and parent not in CLOSED))
+    is_open = depth > 0 and (depth < len(parts) - 1 or (has_class and takes is None))
     elsewhere = () if is_open or parts[0] == "hydra" else paths(reference)
     namesakes = [path for path in elsewhere if path.rpartition(".")[2] == parts[-1]]
-    near = closest(parts[depth], known)
+    near = closest(parts[depth], [name for name in known if takes is None or name in takes])
     translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
+    if near is not None and takes is not None and parts[-1].startswith(near):  # epsilon is eps, where there is an eps
+        translated = None
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
     if guess and "=" in guess:
         return f"Unknown key {key!r}. Try {guess}."
-    if "_target_" in node and parent not in CLOSED and depth == len(parts) - 1 and not guess and value is not None:
+    if has_class and takes is None and not guess and value is not None:
         return (
             f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
             f"with a plus sign what else the class {node['_target_']} takes: +{key}={value} if it takes that."

@@ -14,9 +14,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Final
 
 from rl8.checks import closest
 from rl8.config.catalog import option_with
+
+_DEEPEST: Final = 8  # of classes whose constructor is that of another
 
 
 def check_target(key: str, target: object) -> str:
@@ -56,6 +59,56 @@ def check_target(key: str, target: object) -> str:
     return target
 
 
+# What the program gives itself: how many arguments of a constructor by position, and which by name.
+GIVEN: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
+    "env": (2, ("device",)),
+    "model": (2, ("feature_shapes",)),
+    "distribution": (2, ()),
+    "algo.optimizer": (1, ()),
+}
+GIVEN.update({f"{name}_config": GIVEN[name] for name in ("model", "distribution")})  # as one file has them
+GIVEN["optimizer_config"] = GIVEN["algo.optimizer"]
+
+
+def options_of(key: str, target: object) -> list[str] | None:
+    """Return the options that a class takes, as its source says; None if only running it can tell.
+
+    Args:
+        key: Where the config has the class, e.g. `"env"`.
+        target: Its dotted name.
+    """
+    count, names = GIVEN.get(key, (0, ()))
+    found = _arguments(str(target))
+    return None if found is None else [name for name in found[count:] if name not in names]
+
+
+def _arguments(target: str, depth: int = 0) -> list[str] | None:
+    """Return the names of a constructor's arguments, first those that may be given by position; see `options_of`."""
+    parts = target.split(".")
+    spec, found = _find_module(parts)
+    tree = _tree(spec)
+    if tree is None or spec is None or found != len(parts) - 1 or depth > _DEEPEST:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            origin = next((alias.name for alias in node.names if (alias.asname or alias.name) == parts[-1]), None)
+            if origin is not None and node.module and not node.level:
+                return _arguments(f"{node.module}.{origin}", depth + 1)
+        if not isinstance(node, ast.ClassDef) or node.name != parts[-1] or node.decorator_list:
+            continue
+        constructor = next(
+            (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")),
+            None,
+        )
+        if constructor is None:  # inherited, perhaps
+            base = node.bases[0].id if len(node.bases) == 1 and isinstance(node.bases[0], ast.Name) else None
+            return _arguments(f"{spec.name}.{base}", depth + 1) if base is not None and not node.keywords else None
+        given = constructor.args
+        named = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+        return None if given.kwarg is not None else named[1:]
+    return None
+
+
 def _find_module(parts: Sequence[str]) -> tuple[ModuleSpec | None, int]:
     """Return the deepest module along a dotted name, and how many parts of the name it takes."""
     importlib.invalidate_caches()  # the user's file may be newer than what this process last saw of its folder
@@ -77,12 +130,9 @@ def _find_module(parts: Sequence[str]) -> tuple[ModuleSpec | None, int]:
 
 def _defined_names(spec: ModuleSpec | None) -> dict[str, bool] | None:
     """Return the top-level names of a module's source, true for its own classes; None if only running it can tell."""
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    tree = _tree(spec)
+    if tree is None:
         return None
-    try:
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return None  # the import will say what is wrong, with the line
     names: dict[str, bool] = {}
     pending: list[ast.AST] = list(tree.body)
     while pending:
@@ -99,6 +149,16 @@ def _defined_names(spec: ModuleSpec | None) -> dict[str, bool] | None:
         return None  # as above: it ends before it defines anything
     # a module with __getattr__ or a star import has names that its text does not show
     return None if {"*", "__getattr__"} & names.keys() else names
+
+
+def _tree(spec: ModuleSpec | None) -> ast.Module | None:
+    """Return a module's source, parsed; None where there is none."""
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    try:
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None  # the import will say what is wrong, with the line
 
 
 def _no_name(key: str, parts: Sequence[str], depth: int, names: Mapping[str, bool]) -> str:

@@ -69,7 +69,7 @@ class Task:
         from rl8.env import Env
         from rl8.rng import forked
 
-        cls = locate(self.plan.env, Env, "rl8.env.Env", given=("device",), by_position=2)
+        cls = locate(self.plan.env, Env, "rl8.env.Env")
         if self.num_envs is None:
             num_envs = min(num_envs, getattr(cls, "max_num_envs", None) or num_envs)
         with forked(policy.device):  # a constructor may draw physical constants

@@ -32,6 +32,7 @@ from rl8.config.advice import typeable
             ["resume", "a/checkpoint.1.pt"],
             "RUN=a/checkpoint.1.pt is old. Try rl8 resume a, or rl8 env=<option> trainer.branch=a/checkpoint.1.pt.",
         ),
+        ("Try stop=wall_time stop.seconds=<s>.", ["stop=plateau"], "Try stop=wall_time stop.seconds=<s>."),
         ("""Try 'env.push="é"'.""", [], """Try '+env.push="é"'."""),
     ],
 )

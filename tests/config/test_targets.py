@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from rl8.config.catalog import option_with
-from rl8.config.targets import check_target
+from rl8.config.targets import check_target, options_of
 
 
 @pytest.fixture
@@ -103,3 +103,28 @@ def test_the_option_of_a_class_is_the_one_called_like_it(workdir):
     assert option_with("env", "walls.BrickWall") == "brick_wall"
     assert option_with("env", "walls.Other") is None
     assert option_with("model", "rl8.models.mlp.MLPModel") == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "options"),
+    [
+        ("stop", "rl8.conditions.StopsIncreasing", ["key", "patience"]),  # of a base class
+        ("algo.optimizer", "options.Mine", ["lr", "eps"]),
+        ("env", "options.Child", ["width", "speed"]),
+        ("env", "gadgets.One", None),  # its base may be anything
+        ("env", "options.Open", None),
+        ("env", "options.Made", None),
+        ("env", "options.make", None),
+        ("env", "nowhere.Env", None),
+    ],
+)
+def test_what_a_class_takes_is_read_from_its_source(key, target, options, modules):
+    (modules / "options.py").write_text(
+        "class Mine:\n    def __init__(self, params, lr=1, *, eps=2): ...\n"
+        "class Base:\n    def __init__(self, n, t, width, device, speed=1): ...\n"
+        "class Child(Base):\n    pass\n"
+        "class Open:\n    def __init__(self, n, **more): ...\n"
+        "@decorated\nclass Made:\n    def __init__(self, n): ...\n"
+        "def make(n): ...\n"
+    )
+    assert options_of(key, target) == options
