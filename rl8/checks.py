@@ -7,8 +7,9 @@ import dis
 import inspect
 import math
 import numbers
+import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,9 @@ MAX_SEED: Final = 2**64 - 1
 # Bytes of a file's name and of a whole path, on all common file systems; room is left for folders that a path is in.
 MAX_NAME: Final = 255
 MAX_PATH: Final = 3072
+# Names that a message lists at most, and how many it has where there are more.
+MOST_SHOWN: Final = 16
+SHOWN_OF_MANY: Final = 8
 
 
 def closest(value: str, options: Iterable[str]) -> str | None:
@@ -31,30 +35,49 @@ def closest(value: str, options: Iterable[str]) -> str | None:
     return names[matches[0]] if matches else None
 
 
-def unknown(kind: str, value: str, options: Iterable[str], *, guess: str | None = None) -> str:
-    """Return the message for a name that does not exist: the nearest match and all that does.
+def listed(names: Sequence[str], value: str, where: str = "") -> str:
+    """Return names as a message has them: all of a few, and of many those nearest to a value, filled up by the first.
+
+    Args:
+        names: What exists.
+        value: What was given.
+        where: What shows all of them, e.g. `` `rl8 --help` lists all ``.
+    """
+    if len(names) <= MOST_SHOWN:
+        return ", ".join(names)
+    near = difflib.get_close_matches(value.lower(), [name.lower() for name in names], SHOWN_OF_MANY, cutoff=0.4)
+    first = [name for name in names if name.lower() not in near][: SHOWN_OF_MANY - len(near)]
+    shown = [name for name in names if name.lower() in near or name in first]
+    return f"{', '.join(shown)} and {len(names) - len(shown)} more{f' ({where})' if where else ''}"
+
+
+def unknown(kind: str, value: str, options: Iterable[str], *, guess: str | None = None, where: str = "") -> str:
+    """Return the message for a name that does not exist: the nearest match and what does exist.
 
     Args:
         kind: What the name stands for, e.g. `"option"`.
         value: The name that was given.
         options: The names that exist.
         guess: What it was meant to be; by default the nearest name.
+        where: What shows all of them, where they are many.
     """
     names = [str(option) for option in options]
+    if not names:
+        return f"Unknown {kind} {value!r}: there are none. Leave it out."
     near = guess or closest(value, names)
     hint = f" Did you mean {near!r}?" if near else ""
-    accepted = ", ".join(names) if names else "none"
-    return f"Unknown {kind} {value!r}.{hint} Accepted: {accepted}."
+    return f"Unknown {kind} {value!r}.{hint} Accepted: {listed(names, value, where)}."
 
 
 def unknown_metric(value: str, known: Iterable[str]) -> str:
     """Return the message for a metric that does not exist; the mean is guessed where no statistic is named."""
     names, statistics = [str(name) for name in known], ("mean", "std", "min", "max")
+    where = "docs/runs.md lists all"
     if closest(value.rpartition("/")[2], statistics) is not None:
-        return unknown("metric", value, names)
+        return unknown("metric", value, names, where=where)
     kinds = {name.removesuffix("/mean"): name for name in names if name.rpartition("/")[2] not in statistics[1:]}
     near = closest(value, kinds)
-    return unknown("metric", value, names, guess=kinds[near] if near else None)
+    return unknown("metric", value, names, guess=kinds[near] if near else None, where=where)
 
 
 def interval(low: float | None, high: float | None, low_open: bool = False, high_open: bool = False) -> str:
@@ -153,12 +176,12 @@ def check_path(key: str, value: str | Path) -> Path:
     return Path(value)
 
 
-def check_choice(key: str, value: Any, options: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of `options`."""
+def check_choice(key: str, value: Any, options: Iterable[str], *, optional: bool = False) -> None:
+    """Raise ValueError unless `value` is one of `options`, or None where that is accepted too."""
     names = list(options)
-    if value not in names:
-        near = closest(str(value), names)
-        raise ValueError(f"{key}={value!r} is unknown. Accepted: {', '.join(names)}. Try {key}={near or names[0]}.")
+    if value not in names and not (optional and value is None):
+        accepted, near = f"{', '.join(names)}{' or null' if optional else ''}", closest(str(value), names)
+        raise ValueError(f"{key}={value!r} is unknown. Accepted: {accepted}. Try {key}={near or names[0]}.")
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -182,3 +205,23 @@ def is_mistake(error: BaseException) -> bool:
         last = last.tb_next
     raised = last is not None and dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
     return raised and Path(code.co_filename).is_relative_to(Path(__file__).parent)
+
+
+def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of an error that are the user's own: neither rl8's nor those of anything installed."""
+    here = Path(__file__).parent
+    others = (*sysconfig.get_paths().values(), str(here), str(here.parent / "hydra_plugins"), "<")
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+
+
+def own_traceback(error: BaseException) -> str | None:
+    """Return what an error in the user's own code shows: the way through that code, and the message; None elsewhere."""
+    cause: BaseException | None = error
+    frames: list[traceback.FrameSummary] = []
+    while cause is not None:
+        frames = own_frames(cause) or frames
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    if not frames:
+        return None
+    lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    return f"Traceback of your own code (HYDRA_FULL_ERROR=1 shows all of it):\n{''.join(lines)}"

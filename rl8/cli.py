@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rl8 import __version__, names
-from rl8.checks import unknown
+from rl8.checks import is_mistake, own_traceback, unknown
 from rl8.config import catalog, compose, overrides
 from rl8.config.keys import check_key
 from rl8.guest import command_line
@@ -102,8 +102,6 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
         error: What was raised.
         words: What was typed.
     """
-    from rl8.checks import is_mistake
-
     if launched.is_worker():
         from rl8.launch import summary
         from rl8.parallel import world
@@ -126,6 +124,8 @@ def report(error: Exception, words: Sequence[str] = ()) -> int:
 
         print(f"rl8: {redacted(typeable(str(error), words))}", file=sys.stderr)
         return 2
+    elif (own := own_traceback(error)) is not None:
+        print(redacted(own), end="", file=sys.stderr)
     else:
         # how the run was started is of no interest
         trace = error.__traceback__
@@ -418,6 +418,7 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
     from hydra.types import RunMode
 
     from rl8.config.schema import check
+    from rl8.jobs import of_sweep
     from rl8.launch import verify
     from rl8.sweeps import search
     from rl8.sweeps.job import SEARCH
@@ -436,19 +437,21 @@ def _check_jobs(words: Sequence[str], config_name: str, multirun: bool) -> tuple
         except (TypeError, ValueError) as error:
             if len(jobs) == 1:
                 raise
-            raise ValueError(f"{error} (job {number} of the sweep's {len(jobs)}; none was begun)") from error
+            raise ValueError(f"{error} ({of_sweep(number, len(jobs))})") from error
     return settings, plans
 
 
 def _summarise(results: Sequence[Result], count: int | None, folder: Path) -> int:
     """Say what became of a sweep's jobs, and return the exit code."""
     failed = [result for result in results if result.error]
-    finished, count = len(results) - len(failed), count or len(results)
-    print(f"{finished} of {count} runs finished; files in {folder}", flush=True)
+    pruned, count = sum(result.pruned for result in results), count or len(results)
+    finished = len(results) - len(failed) - pruned
+    beside = f", {pruned} {'was' if pruned == 1 else 'were'} pruned" if pruned else ""
+    print(f"{finished} of {count} runs finished{beside}; files in {folder}", flush=True)
     for result in failed:
         words = redacted(" ".join(result.overrides))
         print(f"rl8: job {result.number} ({words}) failed: {result.error}", file=sys.stderr)
-    return 0 if finished == count else 1
+    return 0 if finished + pruned == count else 1
 
 
 def _nothing(cfg: Any) -> None:

@@ -23,8 +23,9 @@ from rl8 import jobs, launch, runs, seeds
 from rl8.checks import MAX_SEED, check_path, check_range, is_mistake
 from rl8.config.compose import explain
 from rl8.config.keys import unknown_key
-from rl8.config.schema import Goal, Part, Plan, options
+from rl8.config.schema import Goal, Part, Plan
 from rl8.config.targets import check_target
+from rl8.config.values import options
 from rl8.data import EVAL_RETURNS_MEAN
 from rl8.kinds import as_text, convert
 from rl8.ppo.hyperparameters import Hyperparameters
@@ -144,7 +145,7 @@ def plan_of(content: Mapping[str, Any], max_steps: int) -> Plan:
     """
     for name in content:
         if name not in _KNOWN:
-            raise ValueError(unknown_key(name, "", _KNOWN))
+            raise ValueError(unknown_key(name, "", _KNOWN, where="as keywords of rl8.Trainer"))
     content = {name: value for name, value in content.items() if value is not None or name in _NULLABLE}
     if "env_cls" not in content:
         raise ValueError("env_cls is missing. Accepted: a class's dotted name. Add env_cls: rl8.env.CartPole.")

@@ -52,7 +52,7 @@ def rehearse(plans: Sequence[Plan], folder: Path, key: str) -> None:
             if len(plans) == 1:
                 raise
             if is_mistake(error):
-                raise ValueError(f"{error} (job {number} of the sweep's {len(plans)}; none was begun)") from error
+                raise ValueError(f"{error} ({of_sweep(number, len(plans))})") from error
     idle = {key: reason for item in found for key, reason in item.idle.items()}
     always = {
         key: reason for key, reason in idle.items() if all(key in item.idle for item in found if key in item.typed)
@@ -63,6 +63,11 @@ def rehearse(plans: Sequence[Plan], folder: Path, key: str) -> None:
         say(note)
     for key, reason in idle.items():
         say(f"{key} has no effect in some of the jobs: {reason}.")
+
+
+def of_sweep(number: int, count: int) -> str:
+    """Return which run of a sweep a mistake is in; people count from 1, folders from 0."""
+    return f"run {number + 1} of the sweep's {count}; none was begun"
 
 
 def run(plan: Plan, words: Sequence[str], config_name: str, folder: Path) -> Outcome:

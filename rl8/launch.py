@@ -12,9 +12,7 @@ import logging
 import math
 import os
 import re
-import sysconfig
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +25,7 @@ from hydra.utils import get_object, instantiate
 from rl8 import runs
 from rl8.callbacks import Callback
 from rl8.calls import typed
-from rl8.checks import check_path, closest, is_mistake, source_file, unknown_metric
+from rl8.checks import check_path, closest, is_mistake, listed, own_frames, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config.catalog import GROUPS, folders, option_with
 from rl8.config.files import HYDRA_KEYS
@@ -244,14 +242,15 @@ def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()
             advice = f"{part.key}={option}" if option else " ".join([f"{part.name_key}={part.target}", *left])
             raise TypeError(
                 f"{part.name_key}={part.target} does not take {part.key}.{name}, which the chosen file sets. Accepted: "
-                f"{', '.join(accepted) or 'none'}. Try {advice}."
+                f"{listed(accepted, name) or 'no option'}. Try {advice}."
             )
         if name not in accepted:
             near = closest(name, accepted)
             advice = f" Did you mean '{part.key}.{near}'?" if near else ""
             raise TypeError(
-                f"Unknown key '{part.key}.{name}': {part.target} does not take it.{advice} "
-                f"Accepted: {', '.join(accepted) or 'none'}."
+                f"Unknown key '{part.key}.{name}': {part.target} "
+                + (f"does not take it.{advice} Accepted: {listed(accepted, name)}." if accepted else "takes none. ")
+                + ("" if accepted else "Leave it out.")
             )
     try:
         hints = get_type_hints(vars(cls).get("__init__", cls.__init__) if inspect.isclass(cls) else cls)
@@ -495,13 +494,8 @@ def _place(error: BaseException) -> str:
     """Return the file and line that an error comes from, for one raised while importing: a user's own if there is."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
-    installed = (*sysconfig.get_paths().values(), str(Path(__file__).parent))
-    own = [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if not frame.f_code.co_filename.startswith((*installed, "<frozen"))
-    ]
-    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+    own = own_frames(error)
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 @contextmanager

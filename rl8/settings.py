@@ -153,8 +153,7 @@ class TrainerSettings:
         """
         convert_fields(self, "trainer")
         check_choice("trainer.view", self.view, ("auto", "live", "plain", "none"))
-        if self.wandb is not None:
-            check_choice("trainer.wandb", self.wandb, ("offline", "online"))
+        check_choice("trainer.wandb", self.wandb, ("online", "offline"), optional=True)
         check_choice("trainer.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         check_range("trainer.seconds_per_log", self.seconds_per_log, 0.0)
         check_range("trainer.eval_num_envs", self.eval_num_envs, 1, integer=True)

@@ -10,6 +10,8 @@ from rl8.checks import (
     interval,
     is_mistake,
     largest_divisor,
+    listed,
+    own_traceback,
     unknown,
     unknown_metric,
 )
@@ -32,11 +34,35 @@ def test_closest_keeps_the_options_own_case():
     [
         ("gama", ["gamma", "horizon"], "Unknown option 'gama'. Did you mean 'gamma'? Accepted: gamma, horizon."),
         ("zzz", ["gamma", "horizon"], "Unknown option 'zzz'. Accepted: gamma, horizon."),
-        ("gama", [], "Unknown option 'gama'. Accepted: none."),
+        ("gama", [], "Unknown option 'gama': there are none. Leave it out."),
     ],
 )
-def test_unknown_names_the_nearest_and_all(value, options, message):
+def test_unknown_names_the_nearest_and_all_of_a_few(value, options, message):
     assert unknown("option", value, options) == message
+
+
+def test_of_many_names_the_nearest_are_listed_and_where_all_are():
+    names = [f"speed_{letter}" for letter in "abcdefghijklmnop"]
+    assert listed(names, "zzz") == ", ".join(names)
+    names += ["gamma", "gamma_min"]
+    assert listed(names, "gama", "`help` lists all") == (
+        "speed_a, speed_b, speed_c, speed_d, speed_e, speed_f, gamma, gamma_min and 10 more (`help` lists all)"
+    )
+    assert listed(names, "zzz") == f"{', '.join(names[:8])} and 10 more"
+
+
+def test_a_users_part_of_a_traceback(tmp_path):
+    own = compile("def mine(call):\n    call()\n", str(tmp_path / "mine.py"), "exec")
+    exec(own, names := {})
+    with pytest.raises(TypeError, match="an integer") as caught:
+        names["mine"](lambda: check_range("a", "b", integer=True))
+    shown = own_traceback(caught.value)
+    assert shown.startswith("Traceback of your own code (HYDRA_FULL_ERROR=1 shows all of it):\n")
+    assert f'File "{tmp_path / "mine.py"}", line 2, in mine' in shown
+    assert shown.endswith("TypeError: a='b' is not an integer. Accepted: any integer.\n")
+    assert "rl8/checks.py" not in shown
+    caught.value.__traceback__ = None
+    assert own_traceback(caught.value) is None
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ MISTAKES = {
     "algo.lr_schedule=3": "algo.lr_schedule=3 is no list.",
     "env._target_=my_env.MyEnv": "there is no module 'my_env'",
     "env._target_=rl8.env.CartPol": "Try env=cartpole.",
-    "-m algo.gamma=0.9,1.5": "Try algo.gamma=0.95. (job 1 of the sweep's 2; none was begun)",
+    "-m algo.gamma=0.9,1.5": "Try algo.gamma=0.95. (run 2 of the sweep's 2; none was begun)",
     "-m algo.gama=0.9,0.95": "Did you mean 'algo.gamma'?",
     "-m env=cartpole,pendlum": "env=pendlum is unknown. Did you mean env=pendulum?",
     "--cfg job algo.gama=1": "Unknown key 'algo.gama'",
@@ -94,7 +94,7 @@ MISTAKES = {
     "hydra.run.dir=/dev/null/x": "hydra.run.dir=/dev/null/x can't be a run's folder: /dev/null is no folder.",
     "trainer.output_dir=/dev/null": "trainer.output_dir=/dev/null can't be a run's folder",
     "env.cart_mass=0": "env.cart_mass=0.0 is out of range.",
-    "-m env.cart_mass=1,0": "env.cart_mass=0.0 is out of range. Accepted: a number > 0. Try env.cart_mass=1. (job 1 of",
+    "-m env.cart_mass=1,0": "env.cart_mass=0.0 is out of range. Accepted: a number > 0. Try env.cart_mass=1. (run 2 of",
     "env=pendulum network.log_std=nan": "network.log_std=nan is out of range. Accepted: a number in [-10, 5].",
     "env.pole_mass=nan": "env.pole_mass=nan is out of range. Accepted: a number > 0. Try env.pole_mass=1.",
     "'trainer.env_config={nope: 1}'": "trainer.env_config={nope: 1} is refused: Unknown setting",
@@ -103,6 +103,10 @@ MISTAKES = {
     "algo.optimizer._target_=torch.optim.LBFGS": "algo.optimizer: LBFGS refuses",
     "+trainer.eval_env_config.gravity=null": "Try +trainer.eval_env_config.gravity=9.8.",
     "trainer.best_metric=nope": "trainer.best_metric=nope: Unknown metric 'nope'. Accepted: returns/mean, ",
+    "stop=target goal.target=1 goal.metric=nope": "rl8: goal.metric=nope: Unknown metric 'nope'. Accepted: returns/",
+    "seed=1 seed=2": "seed is typed twice: 1 and 2. Type it once.",
+    "-m seed=1,2 --jobs 2 -j 3": "--jobs is typed twice. Type it once.",
+    "stop=wall_time stop.hours=1": "Try stop=wall_time stop.seconds=<seconds>.",
     "--gamma=0.9": "--gamma is no flag: keys are written without dashes. Try algo.gamma=0.9.",
     "--algo.gamma=0.9": "Try algo.gamma=0.9.",
     "algo.gamma:0.9": "Try algo.gamma=0.9, in one word;",
@@ -155,15 +159,16 @@ def test_other_errors_show_the_users_part_of_their_traceback(workdir, my_env, ca
     assert main(["env=my_env", *SMALL, *QUIET]) == 1
     err = capfd.readouterr().err
     assert err.rstrip().endswith("ValueError: mine")
-    assert "my_env.py" in err
-    assert "cli.py" not in err
-    assert "jobs.py" not in err
+    assert err.startswith("Traceback of your own code (HYDRA_FULL_ERROR=1 shows all of it):\n")
+    assert f'File "{workdir / "my_env.py"}", line 6, in step' in err
+    assert err.count("File ") == 1
 
 
 def test_a_class_that_is_no_environment_is_a_mistake(workdir, my_env, capfd):
     (workdir / "my_env.py").write_text("class MyEnv:\n    pass\n")
     assert main(["env=my_env", *SMALL, *QUIET]) == 2
-    assert capfd.readouterr().err.startswith("rl8: env._target_=my_env.MyEnv is no Env.")
+    file = workdir / "conf" / "env" / "my_env.yaml"
+    assert capfd.readouterr().err.startswith(f"rl8: {file}: env._target_=my_env.MyEnv is no Env.")
 
 
 def test_help_names_groups_options_and_examples(my_env, capfd):

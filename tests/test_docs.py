@@ -14,8 +14,10 @@ from rl8 import Algorithm, RecurrentAlgorithm, load_policy
 from rl8.checkpoint import save_policy
 from rl8.cli import MODULES, main
 from rl8.config.compose import checked, composer
+from rl8.data import EPISODE_METRICS, EVAL_EPISODES
 from rl8.env import CueRecall, Pendulum
 from rl8.launch import build
+from rl8.reported import EVAL_METRICS, METRICS, NONFINITE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -206,3 +208,9 @@ def test_commands_of_several_processes_are_accepted(workdir, capfd):
     for line in {re.sub(r"-m |hydra\S+ |(?<=seed=1)\S+", "", line) for line in typed}:
         if not line.startswith("resume"):
             assert main(["--cfg", "job", *line.split()]) == 0, capfd.readouterr().err
+
+
+def test_every_metric_is_written_down():
+    text = Path(__file__).parents[1].joinpath("docs/runs.md").read_text(encoding="utf-8")
+    names = {*METRICS, *EVAL_METRICS, *EPISODE_METRICS, *(f"eval/{name}" for name in EVAL_EPISODES), NONFINITE}
+    assert {name for name in names if f"`{name}`" not in text} == set()

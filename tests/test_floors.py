@@ -37,6 +37,7 @@ TORCH_FREE = [
     "config.overrides",
     "config.schema",
     "config.targets",
+    "config.values",
     "data",
     "fileconfig",
     "guest",

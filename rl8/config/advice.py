@@ -9,6 +9,7 @@ import contextlib
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import runs
 from rl8.config import catalog, compose
-from rl8.kinds import as_text
+from rl8.config.files import PACKAGE
+from rl8.config.keys import paths
+from rl8.kinds import as_text, dotted
 
 # "Try key=value", and what comes behind it up to the sentence's end
 _TRY = re.compile(r"\bTry .+?(?=\. |\.$|$)", re.MULTILINE)
@@ -35,24 +38,24 @@ _CLASS = re.compile(r"(?<![\w.])(env|model|distribution)\._target_=([\w.]*\w)")
 def typeable(message: str, words: Sequence[str]) -> str:
     """Return a message whose advice has a plus sign at keys that no file has, and quotes where a shell needs them.
 
-    Text in quotes is advised only where a key may be text; elsewhere what its file says. A key of `network` that was
-    typed is named rather than the model's own that it sets.
+    Text in quotes is advised only where a key may be text; elsewhere what its file says. A key that was typed is named
+    rather than those that follow it, and the user's own file where a key stands in one.
 
     Args:
         message: What a user will read.
         words: What was typed.
     """
-    for name in {word.partition("=")[0][8:] for word in words if word.startswith("network.")}:
-        message = re.sub(rf"\bmodel\.{re.escape(name)}\b", f"network.{name}", message)
     if words[:1] == ["resume"] and not any(word.startswith("trainer.resume=") for word in words):
         message = _resumed(message)
-    if not _TRY.search(message):
-        return message
     try:
         with compose.composer():
             reference = _of_a_run(words) or compose.from_files([word for word in words if not word.startswith("-")])
+            raw = OmegaConf.to_container(reference, resolve=False)
     except ValueError:
         return message  # which files there are is what the message is about
+    message = _sourced(_named_as_typed(message, words, raw), words, reference)
+    if not _TRY.search(message):
+        return message
 
     def keyed(match: re.Match[str]) -> str:
         key = match.group(1)
@@ -74,6 +77,39 @@ def typeable(message: str, words: Sequence[str]) -> str:
         return _OPEN.sub(lambda word: shlex.quote(word.group()), _KEY.sub(keyed, advice))
 
     return _TRY.sub(written, message)
+
+
+def _named_as_typed(message: str, words: Sequence[str], raw: Any) -> str:
+    """Return a message that names a key that was typed, e.g. `goal.metric`, where it would name one that follows it."""
+    given = {word.partition("=")[0].lstrip("+") for word in words}
+    for key, value in dotted(raw if isinstance(raw, dict) else {}):
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(value))
+        if source is not None and source[1] in given and key not in given:
+            message = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.]*\w)", source[1], message)
+    return message
+
+
+def _sourced(message: str, words: Sequence[str], reference: DictConfig) -> str:
+    """Return a message with the user's own file in front, where the key that it names stands in one."""
+    named = re.match(r"(?:Unknown key )?'?((?:[a-z_]\w*\.)+\w+)", message)
+    if named is None or "hydra" not in reference:
+        return message
+    key, given = named[1], {word.partition("=")[0].lstrip("+~") for word in words}
+    if any(key == one or key.startswith(f"{one}.") for one in given if "." in one):
+        return message
+    for group, option in reference.hydra.runtime.choices.items():
+        for folder in catalog.folders()[1:]:
+            path = folder / str(group) / f"{option}.yaml"
+            if path.is_file() and key in _keys(path, str(group)):
+                return f"{path}: {message}"
+    return message
+
+
+def _keys(path: Path, group: str) -> list[str]:
+    """Return the keys that an option's file sets, as they are in the config."""
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    prefix = "" if PACKAGE in path.read_text(encoding="utf-8") else f"{group.replace('/', '.')}."
+    return list(paths(content, prefix)) if isinstance(content, dict) else []
 
 
 def _resumed(message: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 
 from rl8 import names
-from rl8.checks import closest
+from rl8.checks import closest, listed
 from rl8.config.targets import options_of
 from rl8.kinds import as_text
 
@@ -60,7 +60,7 @@ def _check_followed(parts: Sequence[str], depth: int, node: Any, value: str | No
     )
 
 
-def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None = None) -> str:
+def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None = None, where: str = "") -> str:
     """Return the message for a key that is not among the `known` ones under `parent`.
 
     Args:
@@ -68,11 +68,15 @@ def unknown_key(key: str, parent: str, known: Sequence[str], guess: str | None =
         parent: Where it was looked for; empty for the top.
         known: The keys that are there.
         guess: What it was meant to be; by default the nearest known one.
+        where: What shows all of them, where they are many; by default a command.
     """
-    near = closest(key.rpartition(".")[2], known)
+    name = key.rpartition(".")[2]
+    near = closest(name, known)
+    what = "hydra" if parent.partition(".")[0] == "hydra" else "job"
+    where = where or f"`rl8 --cfg {what}{f' --package {parent}' if parent else ''}` prints them"
     guess = guess or (near and f"{parent}.{near}".lstrip("."))
     hint = f" Did you mean {guess!r}?" if guess else ""
-    return f"Unknown key {key!r}.{hint} Accepted{f' in {parent}' if parent else ''}: {', '.join(known)}."
+    return f"Unknown key {key!r}.{hint} Accepted{f' in {parent}' if parent else ''}: {listed(known, name, where)}."
 
 
 def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, value: str | None, mark: str) -> str:
@@ -111,8 +115,9 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
         return f"Unknown key {key!r}. Try {guess}."
     if has_class and takes is None and not guess and value is not None:
         return (
-            f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: {', '.join(known)}, or "
-            f"with a plus sign what else the class {node['_target_']} takes: +{key}={value} if it takes that."
+            f"Unknown key {key!r}: the file of {parent} does not list it. Accepted in {parent}: "
+            f"{listed(known, parts[-1])}, or with a plus sign "
+            f"what else the class {node['_target_']} takes: +{key}={value} if it takes that."
         )
     form = names.form(parts[depth]) if translated else None
     if form is not None and value is not None:
@@ -132,7 +137,7 @@ def paths(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
     """Yield every key of a config by its dotted name, those of Hydra left out."""
     for key in node:
         if prefix or key != "hydra":
-            value = None if OmegaConf.is_missing(node, key) else node[key]
+            value = None if OmegaConf.is_config(node) and OmegaConf.is_missing(node, key) else node[key]
             yield f"{prefix}{key}"
             if isinstance(value, Mapping):
                 yield from paths(value, f"{prefix}{key}.")

@@ -7,10 +7,9 @@ the type that its YAML file gives it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar, cast, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,13 +22,12 @@ from rl8.config.effects import idle, unrecorded
 from rl8.config.files import HYDRA_KEYS, no_callback, no_class
 from rl8.config.keys import unknown_key
 from rl8.config.targets import check_target
+from rl8.config.values import like, options
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.ppo.schedule_options import ended, rates
 from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
-
-Options = TypeVar("Options")
 
 # Those that take what the file of algo sets, the rate alone.
 _OPTIMIZERS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
@@ -210,50 +208,6 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     )
 
 
-def options(
-    key: str,
-    values: Mapping[str, Any],
-    schema: type[Options],
-    extra: tuple[str, ...] = (),
-    before: Mapping[str, Any] | None = None,
-) -> Options:
-    """Return an instance of the dataclass `schema` with `values`, all of which it knows.
-
-    Args:
-        key: Where the values stand in the config.
-        values: Names and values.
-        schema: A dataclass whose constructor checks kinds and ranges.
-        extra: Further names that exist under `key` and are handled elsewhere.
-        before: What the files say, to be advised where a value is of the wrong kind; by default what `schema` says.
-
-    Raises:
-        TypeError: If a value is of the wrong kind.
-        ValueError: If a name does not exist or a value is out of range.
-    """
-    defaults = {option.name: option.default for option in fields(schema)}  # type: ignore[arg-type]
-    known, hints = list(defaults), get_type_hints(schema)
-    for name in values:
-        if name not in known:
-            raise ValueError(unknown_key(f"{key}.{name}", key, [*known, *extra]))
-    usual = defaults | {name: value for name, value in (before or {}).items() if name in defaults}
-
-    def advised(name: str) -> Any:
-        """Return the file's or else the class's own value: the first that fits what else is given."""
-        for value in (usual[name], defaults[name]):
-            with contextlib.suppress(TypeError, ValueError):
-                schema(**{**values, name: value})
-                return value
-        return usual[name]
-
-    def converted(name: str, value: Any) -> Any:
-        try:
-            return convert(f"{key}.{name}", value, hints[name], usual[name])
-        except TypeError:
-            return convert(f"{key}.{name}", value, hints[name], advised(name))
-
-    return schema(**{name: converted(name, value) for name, value in values.items()})
-
-
 def part(key: str, values: Any, before: Any) -> Part | None:
     """Return the class and options under `key`, or None where no class is named.
 
@@ -275,51 +229,6 @@ def part(key: str, values: Any, before: Any) -> Part | None:
     before = before if isinstance(before, Mapping) else {}
     inherited = [name for name in kept if name in before] if before.get("_target_") not in (None, target) else []
     return Part(f"{key}._target_", target, key, like(key, kept, before), tuple(inherited))
-
-
-def like(key: str, values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values`, each converted to the type that `before` has it in.
-
-    Raises:
-        TypeError: If a value can't be converted without loss.
-    """
-    return {name: _alike(f"{key}.{name}", value, before.get(name)) for name, value in values.items()}
-
-
-def _alike(key: str, value: Any, before: Any) -> Any:
-    if isinstance(before, (bool, int, float)) and isinstance(value, (list, dict)) and key.startswith("env."):
-        return value  # one value per environment, or limits of random draws
-    if (
-        isinstance(before, Mapping)
-        and set(before) == {"low", "high"}
-        and key.startswith("env.")
-        and _is_constant(value)
-    ):
-        return value  # the other way round
-    if isinstance(before, str) and before.startswith(("${", "???")):
-        return value  # the file leaves it open
-    if isinstance(before, (bool, int, float, str)):
-        # A file's -200 does not say that only integers are accepted; whether they are, the class says.
-        kind = int | float if isinstance(before, int) and not isinstance(before, bool) else type(before)
-        return convert(key, value, kind, before)
-    if isinstance(before, Mapping) and isinstance(value, Mapping):
-        return like(key, value, before)
-    if isinstance(before, (list, Mapping)) and not isinstance(value, type(before)):
-        noun = "a list" if isinstance(before, list) else "a mapping"
-        raise TypeError(
-            f"{key}={as_text(value)} is of the wrong kind. Accepted: {noun}. Try '{key}={as_text(before)}'."
-        )
-    if isinstance(before, list) and before and isinstance(value, list):
-        try:
-            return [_alike(f"{key}.{index}", item, before[0]) for index, item in enumerate(value)]
-        except TypeError as error:  # one entry alone can't be typed
-            fault = str(error).partition(" Try ")[0]
-            raise TypeError(f"{key}={as_text(value)}: {fault} Try '{key}={as_text(before)}'.") from error
-    return value
-
-
-def _is_constant(value: Any) -> bool:
-    return isinstance(value, (int, float, list)) and not isinstance(value, bool)
 
 
 def _start_rate(optimizer: Part, before: Mapping[str, Any], schedule: Any, name: str) -> None:

@@ -228,10 +228,9 @@ class Env(ABC):
             return
         for name in config:
             if name not in self.parameters:
-                raise ValueError(
-                    unknown(f"setting of {type(self).__name__}.reset()", str(name), self.parameters)
-                    + " Give one of these, or define what it does in reset()."
-                )
+                fault = unknown(f"setting of {type(self).__name__}.reset()", str(name), self.parameters)
+                advice = "Give one of these, or define what it does in reset()."
+                raise ValueError(f"{fault} {advice if self.parameters else 'What reset() takes besides, it defines.'}")
         self._set(config, "env_config")
 
     def check_constants(self, constants: Mapping[str, Tensor], origin: str) -> None:  # noqa: B027 (as below)

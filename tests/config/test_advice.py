@@ -1,6 +1,7 @@
 import pytest
 
 from rl8.config.advice import typeable
+from rl8.config.catalog import prepare
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,33 @@ from rl8.config.advice import typeable
 )
 def test_advice_has_a_plus_sign_where_no_file_has_the_key(program, message, words, expected):
     assert typeable(message, words) == (expected or message)
+
+
+@pytest.mark.parametrize(
+    ("message", "words", "expected"),
+    [
+        ("stop.key=x: Unknown.", ["stop=target", "goal.metric=x"], "goal.metric=x: Unknown."),
+        ("stop.key=x: Unknown.", ["stop=target", "goal.metric=y", "stop.key=x"], "stop.key=x: Unknown."),
+        ("stop.key=x: Unknown.", ["stop=plateau"], "stop.key=x: Unknown."),
+        ("model.hiddens=x is wrong.", ["network.hiddens=x"], "network.hiddens=x is wrong."),
+        ("algo.gamma=2 is out of range.", ["env=mine"], "conf/env/mine.yaml: algo.gamma=2 is out of range."),
+        ("algo.gamma=2 is out of range.", ["env=mine", "algo.gamma=2"], "algo.gamma=2 is out of range."),
+        ("algo.gamma=2 is out of range.", ["env=cartpole"], "algo.gamma=2 is out of range."),
+        ("Unknown key 'env.x.y'.", ["env=mine"], "conf/env/mine.yaml: Unknown key 'env.x.y'."),
+        ("Unknown key 'env.z'.", ["env=mine"], "Unknown key 'env.z'."),
+        ("Unknown key 'stop.sec'.", ["stop=own"], "conf/stop/own.yaml: Unknown key 'stop.sec'."),
+    ],
+)
+def test_what_is_wrong_is_named_by_the_key_or_the_file_that_it_was_written_in(program, message, words, expected):
+    for name, text in (
+        ("env/mine", "# @package _global_\nenv: {_target_: a.B, x: {y: 1}}\nalgo: {gamma: 2}\n"),
+        ("stop/own", "_target_: rl8.conditions.WallTime\nsec: 3\n"),
+    ):
+        path = program / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    prepare()
+    assert typeable(message, words).replace(f"{program}/", "") == expected
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["algo.env_steps=9"], r"Did you mean 'goal\.env_steps'\?.* Try goal\.env_steps=9\."),
         (["model.gamma=1"], r"Unknown key 'model\.gamma'\. Did you mean 'algo\.gamma'\? .*Try algo\.gamma=1\."),
         (
-            ["model.window=8"],
-            r"^Unknown key 'model\.window': the file of model does not list it\. Try \+model\.window=8\.",
+            ["algo.optimizer.eps=1"],
+            r"^Unknown key 'algo\.optimizer\.eps': the file of algo\.optimizer .* Try \+algo\.optimizer\.eps=1\.",
         ),
         (
             ["stop=wall_time", "stop.hours=1"],
@@ -163,7 +163,10 @@ def test_recurrent_brings_an_lstm_unless_the_command_line_chooses():
         (["algo.optimizer.epsilon=1"], r"Did you mean 'algo\.optimizer\.eps'\? .* Try algo\.optimizer\.eps=1\."),
         (["env._target_=there.is.None", "env.x=1"], r"with a plus sign what else the class .* takes: \+env\.x=1 if it"),
         (["model.foo=3"], r"^Unknown key 'model\.foo'\. Accepted in model: _target_, hiddens, .*value_gain\.$"),
-        (["algo.hidden=3"], r"Unknown key 'algo\.hidden'\. Accepted in algo: .*, optimizer\.$"),
+        (
+            ["algo.hidden=3"],
+            r"Unknown key 'algo\.hidden'\. Accepted in algo: .* and 32 more \(`rl8 --cfg job --package",
+        ),
         (["seed.x=3"], r"Unknown key 'seed\.x': seed is 1, which has no keys\. .* Try seed=1\."),
     ],
 )
