@@ -62,6 +62,7 @@ class Result:
         objective: Value of `goal.metric` at the end; NaN if there is none.
         error: What went wrong; empty if nothing did.
         stopped_by: The signal that ended it early, or None.
+        pruned: Whether a search ended it early.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Result:
     objective: float = math.nan
     error: str = ""
     stopped_by: str | None = None
+    pruned: bool = False
 
 
 def load(folder: Path) -> Command | None:

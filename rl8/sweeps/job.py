@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rl8 import launch, runs
-from rl8.checks import is_mistake
+from rl8.checks import is_mistake, own_traceback
 from rl8.config.catalog import prepare
 from rl8.config.compose import checked
 from rl8.config.overrides import typed
@@ -89,7 +89,7 @@ def _do(settings: Any, folder: Path) -> float:
 def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, Exception | None]:
     """Build and train what a job was told; return what became of it, and what it raised."""
     result = Result(int(settings.job.num), list(words))
-    trainer = plan = None
+    trainer = plan = pruned = None
     try:
         prepare([source.path for source in settings.runtime.config_sources if source.provider == "user"])
         plan = _placed(check(*checked(words, str(settings.job.config_name)), typed(words)), settings, folder)
@@ -113,7 +113,8 @@ def _train(settings: Any, words: Sequence[str], folder: Path) -> tuple[Result, E
             except Exception as problem:
                 say(f"job {result.number} is not recorded: {launch.summary(problem)}")
         return replace(result, error=_summary(error)), error
-    return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by), None
+    ended_early = pruned is not None and pruned.is_met
+    return replace(result, objective=outcome.objective, stopped_by=outcome.stopped_by, pruned=ended_early), None
 
 
 def _in_processes(plan: Plan, settings: Any, folder: Path) -> launch.Outcome:
@@ -197,5 +198,5 @@ def _reason(error: Exception) -> str:
     """Return a mistake's message, and of other errors the last lines of the traceback too."""
     if is_mistake(error) or isinstance(error, ProcessesFailedError):  # which have shown theirs
         return _summary(error)
-    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    lines = (own_traceback(error) or "".join(traceback.format_exception(error))).rstrip().splitlines()
     return "\n  ".join([_summary(error), *lines[-_LINES:-1]])

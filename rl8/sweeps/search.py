@@ -208,7 +208,12 @@ class Pruned(Condition):
         trial_id: Of the trial.
         metric: Whose value is compared.
         block: Which seed of the trial this is, from 0.
+
+    Attributes:
+        is_met: Whether it was met.
     """
+
+    is_met = False
 
     def __init__(self, study: Study, trial_id: int, metric: str, block: int) -> None:
         self._study, self._trial_id, self.metric, self._block = study, trial_id, metric, block
@@ -216,8 +221,10 @@ class Pruned(Condition):
     def __call__(self, metrics: Metrics) -> bool:
         """Report an evaluation, and return whether to end."""
         value = metrics.get(self.metric)
-        if value is None:
-            return False
+        self.is_met = value is not None and self._ends(metrics, value)
+        return self.is_met
+
+    def _ends(self, metrics: Metrics, value: float) -> bool:
         storage, first = self._study._storage, self._block * _BLOCK
         storage.set_trial_intermediate_value(self._trial_id, first + int(metrics["env/steps"]), float(value))
         trial = storage.get_trial(self._trial_id)
@@ -241,7 +248,7 @@ def _prunes(options: Mapping[str, Any], metric: str, evaluates: bool) -> bool:
     return bool(options["pruner"] != "none" and (evaluates or not metric.startswith("eval/")))
 
 
-def condition(settings: Any, metric: str, evaluates: bool) -> Condition | None:
+def condition(settings: Any, metric: str, evaluates: bool) -> Pruned | None:
     """Return the condition that prunes a job of a search; None if nothing is to be pruned.
 
     Args:

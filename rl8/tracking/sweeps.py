@@ -168,8 +168,8 @@ class SweepSummary:
             for one in self.combinations:
                 low, high = one.interval
                 between = f"{low:.4g} to {high:.4g}" if math.isfinite(low) else ""
-                mean = "" if one.mean is None else f"{one.mean:.4g}"
-                missing = len(one.runs) - len(one.results)
+                mean = "pruned" if one.is_pruned else "" if one.mean is None else f"{one.mean:.4g}"
+                missing = 0 if one.is_pruned else len(one.runs) - len(one.results)
                 numbers = [mean, between, str(len(one.results)), str(missing or "")]
                 rows.append([*(one.settings.get(name, "") for name in names), *numbers])
             if not any(row[-1] for row in rows[1:]):

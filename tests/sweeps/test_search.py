@@ -58,7 +58,7 @@ def test_a_grid_is_tried_once_with_every_seed(workdir, training, capfd):
     assert "best 0.085 in trial" in capfd.readouterr().out
 
 
-def test_a_search_prunes_and_goes_on_where_it_was_interrupted(workdir, training):
+def test_a_search_prunes_and_goes_on_where_it_was_interrupted(workdir, training, capsys):
     pytest.importorskip("optuna", reason="the extra rl8[optuna] is not installed")
     words = [*SEARCH, "hydra.sweeper.trials=8", "hydra.sweeper.startup=1", "trainer.steps_per_eval=1", "seed=1,2"]
     words += ["algo.gamma=interval(0.1, 0.9)"]
@@ -84,7 +84,12 @@ def test_a_search_prunes_and_goes_on_where_it_was_interrupted(workdir, training)
     assert min(abs(trial.params["algo.gamma"] - 0.5) for trial in done) < min(
         abs(trial.params["algo.gamma"] - 0.5) for trial in pruned
     )
-    assert len(kept.results(workdir / "out")) == 16
+    results = kept.results(workdir / "out")
+    assert len(results) == 16
+    ended = {trial.number for trial in pruned}
+    assert {one.number // 2 for one in results if one.pruned} == ended
+    count = sum(one.pruned for one in results)
+    assert f"{16 - count} of 16 runs finished, {count} w" in capsys.readouterr().out
 
 
 def test_a_failed_job_fails_its_trial_and_machines_share_a_study(workdir, training, monkeypatch):

@@ -138,7 +138,9 @@ def test_two_settings_make_an_overview_without_what_was_pruned(store_dir, monkey
         if (gamma, horizon, seed) == (0.99, 16, 2):
             tracker.set_tag("stop_reason", "pruned: it was worse")
         tracker.finish("FAILED" if (gamma, horizon) == (0.9, 16) else "FINISHED")
-    finish_sweep(run_id, METRIC, folder=store_dir)
+    rows = [line.split() for line in finish_sweep(run_id, METRIC, folder=store_dir).table().splitlines()]
+    assert ["0.99", "16", "pruned", "0"] in rows  # and not unfinished as well
+    assert [row[-1] for row in rows if row[:2] == ["0.9", "16"]] == ["2"]
     ((settings, results, path),) = drawn
     assert path == store_dir / "sweep-overview.png"
     assert len(settings) == 6
