@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rl8.calls import in_python
-from rl8.checks import MAX_STEPS, check_range
+from rl8.checks import MAX_STEPS, check_range, unknown_metric
 from rl8.data import ENV_STEPS
 from rl8.kinds import is_list
 
@@ -73,6 +73,10 @@ class Condition(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
+
+
+class ConditionError(RuntimeError):
+    """A function that says when to stop failed; the message names it."""
 
 
 class Never(Condition):
@@ -530,8 +534,20 @@ class _Function(Condition):
         self.function = function
 
     def __call__(self, metrics: Metrics) -> bool:
-        """Return what the function returns."""
-        return bool(self.function(metrics))
+        """Return what the function returns.
+
+        Raises:
+            ConditionError: If it fails.
+        """
+        try:
+            return bool(self.function(metrics))
+        except Exception as error:
+            missing = isinstance(error, KeyError) and error.args and error.args[0] not in metrics
+            fault = unknown_metric(str(error.args[0]), metrics) if missing else f"{type(error).__name__}: {error}"
+            advice = (
+                " Metrics of evaluations are there after one only: try metrics.get(name, math.nan)." if missing else ""
+            )
+            raise ConditionError(f"The stop condition {self.describe()} failed: {fault}{advice}") from error
 
     def describe(self) -> str:
         """Return the function's name."""

@@ -14,6 +14,7 @@ from rl8 import conditions
 from rl8.calls import typed
 from rl8.conditions import (
     And,
+    ConditionError,
     EnvSteps,
     HitsLowerBound,
     HitsUpperBound,
@@ -230,6 +231,19 @@ def test_a_function_is_a_condition():
     assert [condition({"env/steps": steps}) for steps in (5, 6)] == [False, True]
     assert condition.describe() == "is_late"
     assert as_condition(condition) is condition
+
+
+def test_a_function_that_fails_is_named():
+    def is_solved(metrics):
+        return metrics["returns/meen"] > 5
+
+    message = r"condition is_solved failed: Unknown metric 'returns/meen'\. Did you mean 'returns/mean'\? .*get\(name"
+    with pytest.raises(ConditionError, match=message):
+        Or([is_solved])({"returns/mean": 1.0})
+    with pytest.raises(
+        ConditionError, match=r"^The stop condition <lambda> failed: ZeroDivisionError: division by zero$"
+    ):
+        Or([lambda metrics: 1 / 0])({"returns/mean": 1.0})
 
 
 # State, words, keys

@@ -32,7 +32,12 @@ def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: t
     if isinstance(given, str):
         raise TypeError(f"The environment {given!r} was given as a text. {_class_advice(given)}")
     name = getattr(getattr(given, "func", given), "__name__", None) or repr(given)
-    if not callable(given):
+    if isinstance(given, Mapping):
+        raise TypeError(
+            f"{name} was given for the environment. Accepted: a subclass of rl8.Env; options are given by name. Try "
+            "Trainer(CartPole, gamma=0.99). What YAML files say is composed by the command line: rl8 env=cartpole."
+        )
+    if not callable(given) or (isinstance(given, type) and not issubclass(given, Env)):
         raise TypeError(
             f"{name} was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer(CartPole)."
         )

@@ -16,6 +16,7 @@ from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
 from rl8.ppo.schedule_options import check_rate, rates, schedule_of
 from rl8.ppo.schedules import Schedule, starting_rate
 from rl8.rng import forked
+from rl8.settings import DeviceSettings, TrainerSettings
 
 DEFAULT_LR = 1e-3
 
@@ -33,7 +34,20 @@ def check_options(algorithm_cls: type, options: Mapping[str, Any], others: Seque
     names = [*parts, *(field.name for field in fields(Hyperparameters)), *others]
     for name, value in options.items():
         if name not in names:
-            raise TypeError(unknown("option", name, names, guess=ours_in_python(name, value)))
+            owner = "Trainer" if others else algorithm_cls.__name__
+            if (elsewhere := _elsewhere(name, value, others)) is not None:
+                raise TypeError(f"{name}={value!r} is no option of {owner} itself. Try {elsewhere}.")
+            near = ours_in_python(name, value)
+            raise TypeError(unknown("option", name, names, guess=near, where=f"help(rl8.{owner}) lists all"))
+
+
+def _elsewhere(name: str, value: Any, others: Sequence[str]) -> str | None:
+    """Return how to give an option that another class has; None if none has it."""
+    if name in {field.name for field in fields(DeviceSettings)}:
+        return f"device=rl8.DeviceSettings({name}={value!r})"
+    if name in {field.name for field in fields(TrainerSettings)} and not others:
+        return f"rl8.Trainer(env, {name}={value!r}), which also records and saves the run"
+    return None
 
 
 def fitting_defaults(env_cls: Any, device: str, options: Mapping[str, Any]) -> dict[str, int]:

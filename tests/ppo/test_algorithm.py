@@ -85,6 +85,13 @@ def test_step_without_collect_says_so(build):
     ("algorithm_cls", "options", "error", "message"),
     [
         (Algorithm, {"gama": 0.9}, TypeError, "Unknown option 'gama'. Did you mean 'gamma'"),
+        (
+            Algorithm,
+            {"view": "none"},
+            TypeError,
+            r"^view='none' is no option of Algorithm itself. Try rl8.Trainer\(env, view=",
+        ),
+        (Algorithm, {"compile": True}, TypeError, r"Try device=rl8.DeviceSettings\(compile=True\)\.$"),
         (Algorithm, {"device": "tpu"}, ValueError, "^device='tpu' is unknown"),
         (Algorithm, {"model_cls": LSTMModel}, ValueError, "algo=ppo trains feedforward.*Try algo=recurrent"),
         (
