@@ -54,6 +54,9 @@ def unrecorded(typed: tuple[str, ...], config: Mapping[str, Any]) -> list[str]:
 RULES: Final[dict[str, Reason]] = {
     **{f"algo.{name}": _of_algo(reason) for name, reason in IDLE.items()},
     "device.graphs": lambda _, config: "" if config["device"]["device"] != "cpu" else "a CPU has no CUDA graphs",
+    "model.layout": lambda _, config: (
+        "model.images is null" if config.get("model", {}).get("images", True) is None else ""
+    ),
     **{
         key: lambda _, config: _without_layers(config.get("model", {}))
         for key in ("model.activation", "network.activation")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
-
-import torch
-from torch import Tensor, nn
+from typing import Any
 
 from rl8.checks import check_range
-from rl8.data import ACTION_MASK, OBS
+from rl8.data import OBS
 from rl8.models.base import Model, Output
-from rl8.nn import Encoder, FeatureHead, ValueHead
-from rl8.nn.images import IMPALA, NATURE, Frames, ImpalaNet, NatureNet, Shape, is_image
+from rl8.nn import FeatureHead, ValueHead
+from rl8.nn.heads import POLICY_GAIN, VALUE_GAIN
+from rl8.nn.images import IMPALA, NATURE, ImpalaNet, Look, NatureNet, Sight, check_seen
 from rl8.nn.mlp import linear
-from rl8.specs import Nested, Spec, leaves
-
-PIECE_FLOATS: Final = 2**22  # that the layers of a piece may put out; 16 MB
-MIN_PIECE: Final = 32  # env steps; with fewer, operations would cost more than what they compute
+from rl8.specs import Nested, Spec
 
 
 class ImageModel(Model):
@@ -32,7 +27,7 @@ class ImageModel(Model):
     Args:
         observation_spec: The environment's: an image, or a composite with one or more.
         action_spec: The environment's.
-        network: Makes what looks at images `[M, *shape]`, returns `[M, size]`, and says its `size` and `floats`.
+        look: Makes the network that looks at an image; see `Sight`.
         feature_shapes: What the distribution asks for.
         size: Width of the hidden layer.
         layout: Where an image's channels are: `first`, `last`, or `auto`, the smaller of both dimensions.
@@ -41,6 +36,8 @@ class ImageModel(Model):
         state_dependent_std: Whether the standard deviation is computed from the observation.
         min_std: Least standard deviation of continuous actions; None for `exp(LOG_STD_MIN)`.
         max_std: Largest one; None for `exp(LOG_STD_MAX)`.
+        policy_gain: Gain of the orthogonal weights of the policy's last layer.
+        value_gain: That of the value's.
 
     Raises:
         ValueError: If there is no image, or an option does not fit it.
@@ -50,7 +47,7 @@ class ImageModel(Model):
         self,
         observation_spec: Spec,
         action_spec: Spec,
-        network: Callable[[Shape], nn.Module],
+        look: Look,
         *,
         feature_shapes: Mapping[str, Any],
         size: int,
@@ -60,31 +57,23 @@ class ImageModel(Model):
         state_dependent_std: bool = False,
         min_std: float | None = None,
         max_std: float | None = None,
+        policy_gain: float = POLICY_GAIN,
+        value_gain: float = VALUE_GAIN,
     ) -> None:
         super().__init__(observation_spec, action_spec)
         check_range("model.size", size, 1, integer=True)
         check_range("model.window", window, 1, integer=True)
-        parts = {path: leaf for path, leaf in leaves(observation_spec) if ACTION_MASK not in path}
-        self.paths = [path for path, leaf in parts.items() if is_image(leaf)]
-        if not self.paths:
-            raise ValueError(
-                f"{type(self).__name__} finds no image in {observation_spec}. Accepted: an observation of three "
-                "dimensions, or of two in torch.uint8. Try model=mlp."
-            )
+        check_seen(observation_spec, type(self).__name__, "model=mlp, or model=lstm with algo=recurrent")
+        self.sight = Sight(observation_spec, look, layout=layout, window=window)
         if window > 1:
-            if nested := [path for path in self.paths if len(path) > 1]:
+            if nested := [path for path in self.sight.paths if len(path) > 1]:
                 raise ValueError(
                     f"model.window={window} can't look back at the image {'.'.join(nested[0])}: it lies in another "
                     "observation. Accepted: 1, or images that are entries of the observation themselves."
                 )
-            self.windows = {path[0] if path else OBS: window for path in self.paths}
-        self.frames = [Frames(parts[path], layout, window) for path in self.paths]
-        self.networks = nn.ModuleList([network(frames.shape) for frames in self.frames])
-        self.encoder = Encoder(observation_spec, without=self.paths) if len(parts) > len(self.paths) else None
-        nets: list[Any] = list(self.networks)
-        joined = sum(net.size for net in nets) + (0 if self.encoder is None else self.encoder.size)
-        self.piece_size = max(MIN_PIECE, PIECE_FLOATS // sum(net.floats for net in nets))
-        self.hidden = linear(joined, size, math.sqrt(2))
+            self.windows = {path[0] if path else OBS: window for path in self.sight.paths}
+        self.piece_size = self.sight.piece_size
+        self.hidden = linear(self.sight.size, size, math.sqrt(2))
         self.policy_head = FeatureHead(
             size,
             feature_shapes,
@@ -92,18 +81,13 @@ class ImageModel(Model):
             state_dependent_std=state_dependent_std,
             min_std=min_std,
             max_std=max_std,
+            gain=policy_gain,
         )
-        self.value_head = ValueHead(size)
+        self.value_head = ValueHead(size, value_gain)
 
     def forward(self, obs: Nested, state: Nested | None = None) -> Output:
         """Return features and values `[L, B, ...]` for observations `[L, B, ...]`."""
-        vectors = []
-        for path, frames, net in zip(self.paths, self.frames, self.networks, strict=True):
-            image: Any = obs if isinstance(obs, Tensor) else obs[path or OBS]
-            vectors.append(net(frames(image)).unflatten(0, image.shape[:2]))
-        if self.encoder is not None:
-            vectors.append(self.encoder(obs))
-        hidden = self.hidden(vectors[0] if len(vectors) == 1 else torch.cat(vectors, -1)).relu()
+        hidden = self.hidden(self.sight(obs)).relu()
         return Output(self.policy_head(hidden), self.value_head(hidden))
 
 
@@ -124,6 +108,8 @@ class CNNModel(ImageModel):
         state_dependent_std: Whether the standard deviation is computed from the observation.
         min_std: Least standard deviation of continuous actions; None for `exp(LOG_STD_MIN)`.
         max_std: Largest one; None for `exp(LOG_STD_MAX)`.
+        policy_gain: Gain of the orthogonal weights of the policy's last layer.
+        value_gain: That of the value's.
     """
 
     def __init__(
@@ -140,6 +126,8 @@ class CNNModel(ImageModel):
         state_dependent_std: bool = False,
         min_std: float | None = None,
         max_std: float | None = None,
+        policy_gain: float = POLICY_GAIN,
+        value_gain: float = VALUE_GAIN,
     ) -> None:
         super().__init__(
             observation_spec,
@@ -153,6 +141,8 @@ class CNNModel(ImageModel):
             state_dependent_std=state_dependent_std,
             min_std=min_std,
             max_std=max_std,
+            policy_gain=policy_gain,
+            value_gain=value_gain,
         )
 
 
@@ -173,6 +163,8 @@ class ImpalaModel(ImageModel):
         state_dependent_std: Whether the standard deviation is computed from the observation.
         min_std: Least standard deviation of continuous actions; None for `exp(LOG_STD_MIN)`.
         max_std: Largest one; None for `exp(LOG_STD_MAX)`.
+        policy_gain: Gain of the orthogonal weights of the policy's last layer.
+        value_gain: That of the value's.
     """
 
     def __init__(
@@ -189,6 +181,8 @@ class ImpalaModel(ImageModel):
         state_dependent_std: bool = False,
         min_std: float | None = None,
         max_std: float | None = None,
+        policy_gain: float = POLICY_GAIN,
+        value_gain: float = VALUE_GAIN,
     ) -> None:
         super().__init__(
             observation_spec,
@@ -202,4 +196,6 @@ class ImpalaModel(ImageModel):
             state_dependent_std=state_dependent_std,
             min_std=min_std,
             max_std=max_std,
+            policy_gain=policy_gain,
+            value_gain=value_gain,
         )

@@ -65,8 +65,7 @@ class MLPModel(Model):
         check_range("model.window", window, 1, integer=True)
         if window > 1:
             self.windows = window_of(observation_spec, window)
-        for name, gain in (("hidden", hidden_gain), ("policy", policy_gain), ("value", value_gain)):
-            check_range(f"model.{name}_gain", gain, 0, low_open=True, optional=name == "hidden")
+        check_range("model.hidden_gain", hidden_gain, 0, low_open=True, optional=True)
         self.encoder = Encoder(entries(observation_spec, policy_obs, "model.policy_obs"))
         self.value_encoder: Encoder | None = None  # of its own, where the two see different things
         if policy_obs is not None or value_obs is not None:

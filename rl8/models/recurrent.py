@@ -11,8 +11,13 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from rl8.checks import check_range
+from rl8.data import ACTION_MASK
+from rl8.kinds import as_text
 from rl8.models.base import Model, Output
-from rl8.nn import MLP, Encoder, FeatureHead, ValueHead
+from rl8.models.groups import entries, left_out
+from rl8.nn import MLP, FeatureHead, ValueHead
+from rl8.nn.heads import POLICY_GAIN, VALUE_GAIN
+from rl8.nn.images import Sight, encoder_of
 from rl8.specs import Composite, Nested, Spec, Unbounded
 
 
@@ -28,14 +33,22 @@ class RecurrentModel(Model):
         feature_shapes: What the distribution asks for.
         hidden_size: Width of the recurrent layers.
         num_layers: Recurrent layers, stacked.
+        images: How images become vectors: `cnn` (Mnih et al. 2015, at least 36 x 36), `impala` (Espeholt et al. 2018,
+            any size), or filters, `[[channels, kernel, stride], ...]`; None flattens them.
+        layout: Where an image's channels are: `first`, `last`, or `auto`, the smaller of both dimensions.
         hiddens: Widths of the perceptron before the recurrent network; empty feeds observations directly.
         head_hiddens: Widths of a perceptron of each head, after the recurrent network; empty is linear.
         separate_value: Whether the value has a recurrent network of its own.
+        policy_obs: Entries of a Composite observation that the policy sees, where the value has a network of its own;
+            see `MLPModel`.
+        value_obs: Those that the value sees.
         activation: Of the perceptrons, one of `rl8.nn.ACTIVATIONS`.
         log_std: Initial log standard deviation of continuous actions.
         state_dependent_std: Whether the standard deviation is computed from the observation.
         min_std: Least standard deviation of continuous actions (before squashing), > 0; None is 4.5e-5.
         max_std: Largest one; None is 148.
+        policy_gain: Gain of the orthogonal weights of the policy's last layer.
+        value_gain: That of the value's.
     """
 
     rnn_cls: type[nn.LSTM] | type[nn.GRU]
@@ -49,22 +62,47 @@ class RecurrentModel(Model):
         feature_shapes: Mapping[str, Any],
         hidden_size: int = 128,
         num_layers: int = 1,
+        images: str | Sequence[Sequence[int]] | None = None,
+        layout: str = "auto",
         hiddens: Sequence[int] = (),
         head_hiddens: Sequence[int] = (),
         separate_value: bool = False,
+        policy_obs: Sequence[str] | None = None,
+        value_obs: Sequence[str] | None = None,
         activation: str = "relu",
         log_std: float = 0.0,
         state_dependent_std: bool = False,
         min_std: float | None = None,
         max_std: float | None = None,
+        policy_gain: float = POLICY_GAIN,
+        value_gain: float = VALUE_GAIN,
     ) -> None:
         super().__init__(observation_spec, action_spec)
         check_range("model.hidden_size", hidden_size, 1, integer=True)
         check_range("model.num_layers", num_layers, 1, integer=True)
-        self.encoder = Encoder(observation_spec)
+        self.encoder = encoder_of(
+            observation_spec, images, layout, seen=entries(observation_spec, policy_obs, "model.policy_obs")
+        )
         self.trunk = MLP(self.encoder.size, hiddens, activation)
         self.rnn = self.rnn_cls(self.trunk.size, hidden_size, num_layers)
-        self.value_rnn = self.rnn_cls(self.trunk.size, hidden_size, num_layers) if separate_value else None
+        self.value_inputs: nn.Sequential | None = None  # where the two see different things
+        size = self.trunk.size
+        for name, seen in (("policy_obs", policy_obs), ("value_obs", value_obs)):
+            if seen is not None and not separate_value:
+                raise ValueError(
+                    f"model.{name}={as_text(seen)}: policy and value share one recurrent network, which sees the same "
+                    "for both. Accepted: null, or model.separate_value=true. Try model.separate_value=true."
+                )
+        if policy_obs is not None or value_obs is not None:
+            encoder = encoder_of(
+                observation_spec, images, layout, seen=entries(observation_spec, value_obs, "model.value_obs")
+            )
+            trunk = MLP(encoder.size, hiddens, activation)
+            self.value_inputs, size = nn.Sequential(encoder, trunk), trunk.size
+            self.critic_only = tuple(name for name in left_out(observation_spec, policy_obs) if name != ACTION_MASK)
+        self.value_rnn = self.rnn_cls(size, hidden_size, num_layers) if separate_value else None
+        if isinstance(self.encoder, Sight):
+            self.piece_size = min(self.piece_size, self.encoder.piece_size)
         self.policy_net = MLP(hidden_size, head_hiddens, activation, name="model.head_hiddens")
         self.value_net = MLP(hidden_size, head_hiddens, activation, name="model.head_hiddens")
         self.policy_head = FeatureHead(
@@ -74,8 +112,9 @@ class RecurrentModel(Model):
             state_dependent_std=state_dependent_std,
             min_std=min_std,
             max_std=max_std,
+            gain=policy_gain,
         )
-        self.value_head = ValueHead(self.value_net.size)
+        self.value_head = ValueHead(self.value_net.size, value_gain)
         keys = (*self.state_keys, *(f"value_{key}" for key in self.state_keys if separate_value))
         self.state_spec = Composite({key: Unbounded((num_layers, hidden_size)) for key in keys})
 
@@ -87,11 +126,22 @@ class RecurrentModel(Model):
         hidden, end = self._remember(self.rnn, inputs, state, "")
         hidden_of_value = hidden
         if self.value_rnn is not None:
-            hidden_of_value, end_of_value = self._remember(self.value_rnn, inputs, state, "value_")
+            value_inputs = inputs if self.value_inputs is None else self.value_inputs(obs)
+            hidden_of_value, end_of_value = self._remember(self.value_rnn, value_inputs, state, "value_")
             end |= end_of_value
         values: Tensor = self.value_head(self.value_net(hidden_of_value))
-        features = self.policy_head(self.policy_net(hidden))
-        return Output(features, values, TensorDict(end, batch_size=[inputs.shape[1]]))
+        return Output(self._features(hidden), values, TensorDict(end, batch_size=[inputs.shape[1]]))
+
+    def act(self, obs: Nested, state: Nested | None = None) -> tuple[Mapping[str, Any], Nested]:
+        """Return features and the state, in which what the value remembers is as it was."""
+        assert state is not None
+        assert not isinstance(state, Tensor)
+        hidden, end = self._remember(self.rnn, self.trunk(self.encoder(obs)), state, "")
+        return self._features(hidden), TensorDict({**state, **end}, batch_size=state.batch_size)
+
+    def _features(self, hidden: Tensor) -> dict[str, Any]:
+        features: dict[str, Any] = self.policy_head(self.policy_net(hidden))
+        return features
 
     def _remember(
         self, rnn: nn.LSTM | nn.GRU, inputs: Tensor, state: Mapping[str, Tensor], prefix: str

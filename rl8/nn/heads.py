@@ -52,6 +52,7 @@ class FeatureHead(nn.Module):
         super().__init__()
         hint = "model.log_std=0"
         check_range("model.log_std", log_std, LOG_STD_MIN, LOG_STD_MAX, hint=hint)
+        check_range("model.policy_gain", gain, 0, low_open=True)
         self.limits = _limits(log_std, min_std, max_std)
         self.computed: list[tuple[tuple[str, ...], torch.Size]] = []
         self.own: list[tuple[str, ...]] = []
@@ -98,6 +99,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, in_features: int, gain: float = VALUE_GAIN) -> None:
         super().__init__()
+        check_range("model.value_gain", gain, 0, low_open=True)
         self.linear = linear(in_features, 1, gain)
 
     def forward(self, inputs: Tensor) -> Tensor:

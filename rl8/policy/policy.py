@@ -215,7 +215,11 @@ class Policy(nn.Module):
         self, seen: Nested, state: Nested | None = None, *, deterministic: bool = True
     ) -> tuple[Nested, Nested | None]:
         """Return actions `[N, ...]` as the environment takes them and the next state: of `act`, what use needs."""
-        features, _, state = self._infer(seen, state)
+        if self.model.critic_only:  # what the value sees may be missing
+            with self.autocast():
+                features, state = self.model.act(self._normalize(seen), state)
+        else:
+            features, _, state = self._infer(seen, state)
         distribution = self.distribution(features, seen)
         actions: Nested = distribution.to_env(distribution.mode() if deterministic else distribution.sample())
         return actions[0], state

@@ -11,6 +11,7 @@ from rl8.checks import check_range, unknown
 from rl8.data import BOOTSTRAP_FINAL_OBS, BOOTSTRAP_LAST_VALUE
 from rl8.env import Env
 from rl8.names import ours_in_python
+from rl8.nn.images import fitting, images_in
 from rl8.policy.policy import Policy
 from rl8.ppo.hyperparameters import CPU_NUM_ENVS, Hyperparameters
 from rl8.ppo.schedule_options import check_rate, rates, schedule_of
@@ -117,9 +118,11 @@ def check_kind(policy: Policy, hparams: Hyperparameters, *, recurrent: bool) -> 
             "Add one, or remove requires_grad_(False)."
         )
     if recurrent and not policy.recurrent:
+        images = images_in(policy.observation_spec)
+        advice = f"model=lstm model.images={fitting(images)}" if images else "model=lstm or model=gru"
         raise ValueError(
             f"algo=recurrent (algo._target_: RecurrentAlgorithm) needs a model with memory, but {name} has no "
-            "state_spec. Try model=lstm or model=gru. What trains models without memory is algo=ppo."
+            f"state_spec. Try {advice}. What trains models without memory is algo=ppo."
         )
     if policy.recurrent and not recurrent:
         raise ValueError(

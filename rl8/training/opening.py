@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from rl8 import data
 from rl8.conditions import Condition, EnvSteps, flat
+from rl8.nn.images import fitting, flattened
 from rl8.ppo.algorithm import Algorithm
 from rl8.ppo.schedule_options import rates
 from rl8.reported import shares
@@ -45,6 +47,10 @@ def facts(algorithm: Algorithm, stop: Condition, evaluation: Evaluation, origin:
         "policy": f"{type(algorithm.policy.model).__name__}, {weights:,} weights",
         "until": stop.describe(),
     }
+    if images := flattened(algorithm.policy.model):
+        key = "model.images" if "images" in inspect.signature(type(algorithm.policy.model)).parameters else "model"
+        sizes = ", ".join(" x ".join(map(str, spec.shape)) for spec in images)
+        info["images"] = f"{sizes}, flattened to numbers; {key}={fitting(images)} looks at them as images"
     if env.truncates:
         info["time limits"] = f"{BOOTSTRAPPED[hparams.bootstrap or '']} (algo.bootstrap={hparams.bootstrap})"
     if evaluation.return_scale != 1.0:

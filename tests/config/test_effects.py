@@ -54,6 +54,7 @@ def _program(program):
             "model.hiddens and model.head_hiddens have",
         ),
         (["model=transformer", "network.activation=tanh"], "network.activation", "TransformerModel"),
+        (["model=transformer", "model.layout=last"], "model.layout", "model.images is null"),
         (["network.log_std=1"], "network.log_std", "these actions have no standard deviation"),
         (["model.state_dependent_std=true"], "model.state_dependent_std", "these actions have no standard deviation"),
         (["model.min_std=0.1"], "model.min_std", "these actions have no standard deviation"),

@@ -104,6 +104,8 @@ ELSEWHERE = {
     "trainer.tensorboard": "an extra: tests/tracking/test_writers.py",
     "trainer.wandb": "an extra: tests/tracking/test_writers.py",
     "trainer.seconds_per_log": "acts in longer runs: tests/tracking/test_thinning.py",
+    "model.images": "no environment here has images: tests/models/test_recurrent.py",
+    "model.layout": "no environment here has images: tests/models/test_recurrent.py",
     "model.policy_obs": "observations here have no entries: tests/models/test_mlp.py",
     "model.value_obs": "observations here have no entries: tests/models/test_mlp.py",
     "model.min_std": "a limit that a short run does not reach: tests/nn/test_heads.py",

@@ -59,7 +59,7 @@ def test_a_window_looks_at_frames_of_the_present_episode_oldest_first():
     inputs = seen(PICTURE, model, obs, ages)
     assert inputs["obs"].dtype == torch.uint8
     assert inputs["obs"].shape == (4, 2, 3, 8, 8, 3)
-    channels = model.frames[0](inputs["obs"]).unflatten(0, (4, 2))
+    channels = model.sight.frames[0](inputs["obs"]).unflatten(0, (4, 2))
     assert (channels[0, :, :6] == 0).all()
     for age in range(3):  # the newest frame's channels come last
         frame = obs[2 + 3 - age].movedim(-1, -3) / 255
@@ -83,7 +83,7 @@ def test_a_rollout_stores_each_frame_once_in_bytes():
 def test_pieces_of_a_minibatch_suit_the_caches(name):
     spec = Bounded(0, 255, (84, 84, 4), dtype=torch.uint8)
     model, _ = build(SMALL[name][0], spec, Categorical(3))
-    floats = model.piece_size * model.networks[0].floats
+    floats = model.piece_size * model.sight.networks[0].floats
     assert model.piece_size == 32 or 2**21 < floats <= 2**22
 
 

@@ -1,10 +1,14 @@
 import pytest
 import torch
+from envs import Drift
 
-from rl8.models import GRUModel, LSTMModel
-from rl8.specs import Categorical, Unbounded
+from rl8 import RecurrentAlgorithm
+from rl8.models import GRUModel, LSTMModel, TransformerModel
+from rl8.policy.policy import Policy
+from rl8.specs import Bounded, Categorical, Composite, Unbounded
+from rl8.use.deployed import DeployedPolicy
 
-from .cases import OBSERVATIONS, build, state_of
+from .cases import OBSERVATIONS, build, seen, state_of, stored
 
 L, B = 6, 4
 both = pytest.mark.parametrize("model_cls", [LSTMModel, GRUModel])
@@ -131,3 +135,88 @@ def test_heads_have_perceptrons_of_their_own(model_cls):
 def test_widths_of_the_heads_are_refused_by_their_own_key(model_cls):
     with pytest.raises(ValueError, match=r"model\.head_hiddens=0"):
         make(model_cls, head_hiddens=[0])
+
+
+PICTURE = Composite(eye=Bounded(0, 255, (6, 7, 3), dtype=torch.uint8), speed=Unbounded(2))
+
+
+@pytest.mark.parametrize("model_cls", [LSTMModel, GRUModel, TransformerModel])
+@pytest.mark.parametrize("images", ["impala", [[4, 3, 1], [4, 2, 1]]])
+def test_images_are_looked_at_step_by_step(model_cls, images):
+    model, _ = build(model_cls, PICTURE, Categorical(3), images=images)
+    inputs = seen(PICTURE, model, *stored(PICTURE, model, L, B))
+    before = model(inputs, state_of(model, B))
+    assert before.values.shape == (L, B)
+    (before.features["logits"].square().sum() + before.values.sum()).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.encoder.parameters())
+    for key in ("eye", "speed"):
+        changed = inputs.clone()
+        changed[key][-1] = 1 - changed[key][-1]
+        after = model(changed, state_of(model, B)).values
+        assert torch.equal(after[:-1], before.values[:-1])
+        assert not torch.equal(after[-1], before.values[-1]), key
+
+
+def test_which_way_a_dot_moves_is_remembered_from_one_frame_to_the_next():
+    torch.manual_seed(1)
+    algorithm = RecurrentAlgorithm(
+        Drift,
+        num_envs=64,
+        horizon=8,
+        horizons_per_env_reset=-1,
+        seq_len=8,
+        sgd_minibatch_size=128,
+        gamma=0.0,
+        model_cls=GRUModel,
+        model_config={"hidden_size": 32, "images": [[8, 3, 1]], "hiddens": [32]},
+        optimizer_config={"lr": 1e-2},
+    )
+    for _ in range(40):
+        algorithm.collect()
+        algorithm.step()
+    algorithm.collect(deterministic=True)
+    assert algorithm.rollout.rewards.mean().item() > 0.85
+
+
+@both
+def test_what_the_value_alone_sees_is_not_needed_to_act(model_cls):
+    config = {"policy_obs": ["eye"], "value_obs": ["speed"], "separate_value": True, "images": "impala"}
+    policy = Policy(PICTURE, Categorical(3), model_cls=model_cls, model_config=config)
+    model, obs = policy.model, torch.stack([PICTURE.rand(B) for _ in range(L)])
+    start = state_of(model, B).apply(torch.randn_like)
+    before = model(obs, start)
+    changed = obs.clone()
+    changed["speed"] += 1
+    after = model(changed, start)
+    assert torch.equal(after.features["logits"], before.features["logits"])
+    assert not torch.equal(after.values, before.values)
+    torch.testing.assert_close(model.act(obs, start)[0]["logits"], before.features["logits"])
+    acting = DeployedPolicy(policy)
+    assert list(acting.observation_spec) == ["eye"]
+    assert acting.predict({"eye": obs["eye"][0]}).shape == (B,)
+    state = acting._memory._state
+    assert (state["hidden"] != 0).any()
+    assert (state["value_hidden"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "config", "message"),
+    [
+        (
+            PICTURE,
+            {"policy_obs": ["eye"]},
+            r"^model\.policy_obs=\[eye\]: policy and value share .*separate_value=true\.$",
+        ),
+        (
+            PICTURE,
+            {"images": "cnn"},
+            r"^model\.images=\[\[32.* at least 36 x 36, .* Try 'model\.images=\[\[16,3,1\]\]'",
+        ),
+        (PICTURE, {"images": "nature"}, r"^model\.images='nature' is unknown\. Accepted: cnn, impala"),
+        (Unbounded(3), {"images": "cnn"}, r"^model\.images=cnn finds no image in Unbounded.* Try model\.images=null"),
+        (PICTURE, {"value_gain": 0}, r"^model\.value_gain=0 is out of range"),
+    ],
+)
+def test_what_does_not_fit_is_refused(spec, config, message):
+    with pytest.raises(ValueError, match=message):
+        build(LSTMModel, spec, Categorical(3), **config)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from rl8.models import LSTMModel
 from rl8.nn import Frames, ImpalaNet, NatureNet
-from rl8.nn.images import is_image, smallest
-from rl8.specs import Binary, Bounded, Categorical, Unbounded
+from rl8.nn.images import encoder_of, fitting, flattened, is_image, smallest
+from rl8.specs import Binary, Bounded, Categorical, Composite, Unbounded
 
 
 def picture(*shape, dtype=torch.uint8):
@@ -118,3 +119,20 @@ def test_every_weight_gets_a_gradient_and_pixels_count(make):
 def test_what_is_refused(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [([(84, 84, 3)], "cnn"), ([(4, 36, 36)], "cnn"), ([(84, 84)], "cnn"), ([(84, 84, 3), (35, 84, 1)], "impala")],
+)
+def test_which_network_looks_at_images_as_it_is(shapes, expected):
+    spec = Composite({str(index): picture(*shape) for index, shape in enumerate(shapes)})
+    assert fitting([picture(*shape) for shape in shapes]) == expected
+    assert encoder_of(spec, expected, "auto").size > 0
+
+
+def test_images_that_are_taken_as_numbers_are_known():
+    spec = Composite(eye=picture(5, 5, 3), speed=Unbounded(2))
+    shapes = {"logits": torch.Size([2])}
+    models = [LSTMModel(spec, Categorical(2), feature_shapes=shapes, images=images) for images in (None, "impala")]
+    assert [flattened(model) for model in models] == [[spec["eye"]], []]

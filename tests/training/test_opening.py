@@ -1,8 +1,8 @@
 import pytest
-from envs import Endless, Episodes
+from envs import Drift, Endless, Episodes
 from short_runs import BATCH, QUIET
 
-from rl8 import Trainer
+from rl8 import RecurrentTrainer, Trainer
 from rl8.conditions import EnvSteps
 from rl8.rollout.rollout import Rollout
 
@@ -36,3 +36,10 @@ def test_a_reset_that_cuts_episodes_off_is_said_at_the_start(env, options, said,
     steps = 2 * trainer.algorithm.hparams.horizon
     text = f"a reset every {steps} steps cuts them off. algo.horizons_per_env_reset=-1 lets them go on."
     assert (text in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize(("cls", "key"), [(Trainer, "model"), (RecurrentTrainer, "model.images")])
+def test_images_that_are_taken_as_numbers_are_said_at_the_start(cls, key, capsys):
+    trainer = cls(Drift, **{**QUIET, "view": "plain"})
+    trainer.run(stop_conditions=[EnvSteps(1)])
+    assert f"4 x 6 x 1, flattened to numbers; {key}=impala looks at them" in capsys.readouterr().out
