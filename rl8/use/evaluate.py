@@ -106,19 +106,19 @@ def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, c
     from rl8.data import OBS, REWARDS, TERMINATED, TRUNCATED
     from rl8.use.memory import Memory
 
+    if not has_ends(env):
+        raise ValueError(
+            f"--episodes={episodes}: {type(env).__name__} reports neither {TERMINATED} nor {TRUNCATED}, so it has no "
+            "episodes. Accepted: a number of steps. Try --steps=1000."
+        )
     n, device = env.num_envs, policy.device
     due = torch.tensor([(episodes + index) // n for index in range(n)], device=device)
     obs, memory = env.reset(config=copy.deepcopy(config)), Memory(policy, n)
     total, length = torch.zeros(n, device=device), torch.zeros(n, dtype=torch.int64, device=device)
     returns: list[float] = []
     lengths: list[int] = []
-    for step in range(MAX_STEPS):
+    for _ in range(MAX_STEPS):
         result = env.step(memory.act(obs, deterministic=deterministic))
-        if step == 0 and TERMINATED not in result.keys() and TRUNCATED not in result.keys():  # noqa: SIM118
-            raise ValueError(
-                f"--episodes={episodes}: {type(env).__name__} reports neither {TERMINATED} nor {TRUNCATED}, so it has "
-                "no episodes. Accepted: a number of steps. Try --steps=1000."
-            )
         total += result[REWARDS].reshape(n)
         length += 1
         over = ended(result, n)
