@@ -179,6 +179,11 @@ class Env(ABC):
         """Whether `render` returns something."""
         return type(self).render is not Env.render
 
+    @classmethod
+    def made_to_draw(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return keywords of the constructor with which `render` has pictures, if that takes any."""
+        return options
+
     def begin_at_random_ages(self) -> None:
         """After a reset, let each episode be as old as chance has it, so that not all are truncated together.
 

@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("trainer.eval_num_envs has no effect on a film. Accepted: --grid. Try --grid=3x3.")
     policy = each.policy()
     steps = args.steps or horizon_of(each.plan)
-    env = each.env(policy, rows * columns, steps)
+    env = each.env(policy, rows * columns, steps, drawing=True)
     _check_drawing(env)
     whole = args.steps is None and each.plan.trainer.eval_horizon is None and has_ends(env)
     settings = each.plan.trainer
@@ -181,9 +181,11 @@ def _grid(text: str) -> tuple[int, int]:
 
 
 def _check_drawing(env: Env) -> None:
-    from rl8.env import Env
-
-    if type(env).render is Env.render:
+    if env.opaque and not env.has_pictures:
+        raise ValueError(
+            f"{type(env).__name__} draws no pictures of this task. Accepted: one of whose library it can ask for them."
+        )
+    if not env.has_pictures:
         raise ValueError(
             f"{type(env).__name__} draws no pictures. Accepted: an environment that defines render(self, index=0) and "
             "returns uint8 RGB [height, width, 3]; rl8.env.drawing.Canvas has lines, circles and rectangles."

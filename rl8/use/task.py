@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +60,14 @@ class Task:
         device = execution_for(self.plan.device).device
         return load_policy(self.found.file, device=device, allow=self.found.modules())
 
-    def env(self, policy: Policy, num_envs: int, horizon: int) -> Env:
+    def env(self, policy: Policy, num_envs: int, horizon: int, *, drawing: bool = False) -> Env:
         """Return new environments for the policy.
+
+        Args:
+            policy: What will act in them.
+            num_envs: How many.
+            horizon: Steps between resets.
+            drawing: Whether those of another library are made to draw, which they weren't for training.
 
         Raises:
             ValueError: If they are other ones than the policy was trained in.
@@ -70,10 +76,13 @@ class Task:
         from rl8.rng import forked
 
         cls = locate(self.plan.env, Env, "rl8.env.Env")
+        options: Mapping[str, Any] = self.plan.env.options
+        if drawing and isinstance(cls, type) and issubclass(cls, Env):
+            options = cls.made_to_draw(options)
         if self.num_envs is None:
             num_envs = min(num_envs, getattr(cls, "max_num_envs", None) or num_envs)
         with forked(policy.device):  # a constructor may draw physical constants
-            env: Env = cls(num_envs, horizon, device=policy.device, **self.plan.env.options)
+            env: Env = cls(num_envs, horizon, device=policy.device, **options)
         for what in ("observation_spec", "action_spec"):
             ours, theirs = getattr(policy, what), getattr(env, what)
             if _layout(ours) != _layout(theirs):
