@@ -225,3 +225,11 @@ def own_traceback(error: BaseException) -> str | None:
         return None
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
     return f"Traceback of your own code (HYDRA_FULL_ERROR=1 shows all of it):\n{''.join(lines)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and line that an error comes from, in parentheses; empty unless it is a user's own file."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    own = own_frames(error)
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

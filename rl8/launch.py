@@ -25,7 +25,7 @@ from hydra.utils import get_object, instantiate
 from rl8 import runs
 from rl8.callbacks import Callback
 from rl8.calls import typed
-from rl8.checks import check_path, closest, is_mistake, listed, own_frames, source_file, unknown_metric
+from rl8.checks import check_path, closest, is_mistake, listed, place_of, source_file, unknown_metric
 from rl8.conditions import Condition, EnvSteps, Never, Or, as_condition, flat
 from rl8.config.catalog import GROUPS, folders, option_with
 from rl8.config.files import HYDRA_KEYS
@@ -203,7 +203,7 @@ def locate(part: Part | None, base: type, base_name: str) -> Any:
             cls = get_object(part.target)
     except Exception as error:
         cause = _root_cause(error)
-        where = _place(cause)
+        where = place_of(cause)
         raise ValueError(
             f"{key}={part.target} can't be imported: {type(cause).__name__}: {cause}{where}. Accepted: a class that "
             f"`python -c 'import {part.target.rpartition('.')[0]}'` finds without an error."
@@ -366,7 +366,9 @@ def rehearse(plan: Plan, folder: Path) -> Rehearsal:
     )
     video = "trainer.steps_per_video"
     if video in plan.typed and plan.trainer.steps_per_video and not trainer.algorithm.env.has_pictures:
-        found[video] = "the environment draws no pictures"
+        asked = trainer.algorithm.env.made_to_draw({})
+        how = "".join(f" without 'env.{name}={as_text(option)}'" for name, option in asked.items())
+        found[video] = f"the environment draws no pictures{how}"
     batch = trainer.algorithm.hparams.batch_size * launched.size()
     notes += _removed(plan)
     goal = next((stop.env_steps for stop in flat(trainer.stop_conditions) if isinstance(stop, EnvSteps)), None)
@@ -488,14 +490,6 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _place(error: BaseException) -> str:
-    """Return the file and line that an error comes from, for one raised while importing: a user's own if there is."""
-    if isinstance(error, SyntaxError):
-        return f" ({error.filename}, line {error.lineno})"
-    own = own_frames(error)
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 @contextmanager

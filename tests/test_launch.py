@@ -8,7 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from rl8 import launch
-from rl8.checks import is_mistake
+from rl8.checks import is_mistake, place_of
 from rl8.conditions import EnvSteps
 from rl8.config.catalog import CONF, options, prepare
 from rl8.config.compose import checked, composer
@@ -256,7 +256,7 @@ def test_a_failure_to_build_is_recorded(store_dir):
 
 
 def test_the_place_of_an_error_that_was_never_raised_is_unknown():
-    assert launch._place(ValueError("never raised")) == ""
+    assert place_of(ValueError("never raised")) == ""
 
 
 def test_an_outcome_without_the_metric_is_nan(workdir):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rl8.checks import closest
+from rl8.checks import check_range, closest, unknown
 from rl8.env.adapters.arrays import with_rows
 from rl8.env.adapters.gymnasium import VectorEnv
-from rl8.env.adapters.opaque import check_installed, draw_seed
+from rl8.env.adapters.opaque import check_installed, draw_seed, keywords, made_of
+from rl8.kinds import as_text, convert
 from rl8.specs import Nested
 
 
@@ -83,9 +84,44 @@ class EnvPoolEnv(PoolEnv):
             near = closest(id, known)
             guess = f" Did you mean env.id={near}?" if near else ""
             raise ValueError(f"env.id={id} is no task of EnvPool.{guess} `envpool.list_all_envs()` lists them.")
-        options = {**(kwargs or {}), "env_type": "gymnasium", "num_envs": num_envs}
-        pool = envpool.make(id, seed=draw_seed(), **options)
+        typed = keywords("env.kwargs", kwargs)
+        _check_keywords(id, typed)
+        options = {**typed, "env_type": "gymnasium", "num_envs": num_envs}
+        with made_of(f"env.id={id}" + (f", env.kwargs={as_text(typed)}" if typed else ""), lambda: ""):
+            pool = envpool.make(id, seed=draw_seed(), **options)
         super().__init__(pool, horizon, device=device)
+        self.named = f"env.id={id}"
+
+
+def _check_keywords(id: str, given: Mapping[str, Any]) -> None:
+    """Check keywords before EnvPool has them, which ends the process over some and overlooks others.
+
+    Args:
+        id: The task.
+        given: What shall be set.
+
+    Raises:
+        TypeError: If a value is of another kind than the task's own.
+        ValueError: If the task has no such keyword, it is one that is set here, or a number is out of range.
+    """
+    import envpool
+
+    for name in ("num_envs", "env_type", "seed"):
+        if name in given:
+            says = {"num_envs": "algo.num_envs", "seed": "seed"}.get(name, "rl8 itself")
+            raise ValueError(
+                f"env.kwargs={as_text(given)}: {says} says {name}. Accepted: other keywords. Try env.kwargs=null."
+            )
+    config = envpool.make_spec(id).config
+    usual = {**dict(zip(config._fields, config, strict=True)), "render_mode": None}
+    for name, value in given.items():
+        if name not in usual:
+            raise ValueError(unknown("keyword in env.kwargs", name, list(usual)))
+        key, default = f"env.kwargs.{name}", usual[name]
+        if type(default) in (bool, int, float, str):
+            given_as = convert(key, value, type(default), default)
+            if name in ("num_threads", "max_episode_steps"):
+                check_range(key, given_as, 0 if name == "num_threads" else 1, integer=True)
 
 
 def _split(batch: Any, n: int) -> list[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from tensordict import TensorDict
 from rl8.checks import check_choice, closest
 from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.arrays import Array, ToDevice, space_spec, to_host, with_rows
-from rl8.env.adapters.opaque import OpaqueEnv, check_installed
+from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords, made_of
+from rl8.kinds import as_text
 from rl8.specs import Nested
 
 MODES = ("same_step", "next_step", "disabled")
@@ -41,6 +44,9 @@ class VectorEnv(OpaqueEnv):
         ValueError: If it does not say how it begins anew, or there is no such way.
     """
 
+    drawn_by = ("kwargs", "render_mode")
+    named = "The vector environment"  # in messages
+
     def __init__(
         self,
         vec: Any,
@@ -62,8 +68,10 @@ class VectorEnv(OpaqueEnv):
     def begin(self, seed: int) -> Nested:
         """Start all environments anew."""
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
-        obs, _ = self.vec.reset(seed=seed)
-        return self._observed(obs)
+        # what fails at the first reset was wrong from the start
+        with made_of(self.named, lambda: "", "reset") if self.resets <= 1 else nullcontext():
+            obs, _ = self.vec.reset(seed=seed)
+            return self._observed(obs)
 
     def step(self, action: Nested) -> TensorDict:
         """Take one step; the keys for ends are there only where something ended."""
@@ -89,11 +97,12 @@ class VectorEnv(OpaqueEnv):
 
         Raises:
             NotImplementedError: If it has no pictures.
+            ValueError: If the library can't draw them.
         """
-        frames = self.vec.render() if getattr(self.vec, "render_mode", None) == "rgb_array" else None
-        if frames is None:
+        if not self.has_pictures:
             return super().render(index)
-        return np.asarray(frames[index], dtype=np.uint8)
+        with made_of(self.named, lambda: "", "drawn"):
+            return np.asarray(self.vec.render()[index], dtype=np.uint8)
 
     @property
     def has_pictures(self) -> bool:
@@ -149,7 +158,14 @@ class GymnasiumEnv(VectorEnv):
     ) -> None:
         check_installed("gymnasium", "env=gymnasium")
         check_choice("env.vectorization", vectorization, VECTORIZATION)
-        super().__init__(_make(num_envs, id, dict(kwargs or {}), vectorization, wrappers), horizon, device=device)
+        if isinstance(wrappers, (str, Mapping)):
+            raise TypeError(
+                f"env.wrappers={as_text(wrappers)} is no list. Accepted: dotted names, or mappings of _target_ and "
+                f"keywords. Try env.wrappers=[{as_text(wrappers)}]."
+            )
+        vec = _make(num_envs, id, keywords("env.kwargs", kwargs), vectorization, wrappers)
+        super().__init__(vec, horizon, device=device)
+        self.named = _asked(id, keywords("env.kwargs", kwargs))
 
 
 def one_of(env: Any) -> Any:
@@ -189,16 +205,47 @@ def _make(
     if vectorization != "own":
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
-    try:
+    with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):
         vec = gymnasium.make_vec(id, num_envs, vectorization_mode=VECTORIZATION[vectorization], **options, **kwargs)
-    except (gymnasium.error.Error, ImportError) as error:
-        known = [str(name) for name in gymnasium.registry]
-        near = closest(id, known) if id not in known else None
-        guess = f" Did you mean env.id={near}?" if near else ""
-        raise ValueError(f"env.id={id} can't be made: {str(error).rstrip('.')}.{guess}") from error
+    modes = (getattr(vec, "metadata", None) or {}).get("render_modes", [])
+    if kwargs.get("render_mode") not in (None, *modes):
+        vec.close()
+        raise ValueError(
+            f"env.kwargs={{render_mode: {kwargs['render_mode']}}} is none that {id} has. Accepted: "
+            f"{', '.join(map(str, modes)) or 'none'}. Try env.kwargs=null."
+        )
     for build in of_all:
         vec = build(vec)
     return vec
+
+
+def _asked(id: str, kwargs: Mapping[str, Any]) -> str:
+    """Return what was typed to name a task."""
+    return f"env.id={id}" + (f", env.kwargs={as_text(kwargs)}" if kwargs else "")
+
+
+def _hint(id: str, kwargs: Mapping[str, Any], vectorization: str) -> str:
+    """Return what could be typed in place of a task that can't be made."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    known = [str(name) for name in gymnasium.registry]
+    module, colon, name = id.rpartition(":")
+    if name not in known:
+        near = None if "/" in name else closest(name, known)
+        if near:
+            return f" Did you mean env.id={module}{colon}{near}?"
+        elsewhere = "env.id=module:Name-v0, e.g. env.id=ale_py:ALE/Pong-v5 after pip install ale-py"
+        return "" if colon else f" A module that registers tasks is named before a colon: {elsewhere}."
+    creator: Any = gymnasium.registry[name].entry_point
+    try:
+        taken = inspect.signature(load_env_creator(creator) if isinstance(creator, str) else creator).parameters
+    except Exception:  # it may need what is not installed, which is what is wrong then
+        return ""
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    if not open_ended and any(keyword not in taken for keyword in kwargs):
+        return f" Accepted in env.kwargs: {', '.join(taken) or 'nothing'}. Try env.kwargs=null."
+    return " Try env.vectorization=sync." if vectorization == "own" else ""
 
 
 def _wrapper(key: str, wrapper: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -207,12 +254,30 @@ def _wrapper(key: str, wrapper: Any) -> tuple[Any, Callable[[Any], Any]]:
     name = options.pop("_target_", None)
     module, _, attribute = str(name).rpartition(".")
     if not isinstance(name, str) or not module:
+        near = attribute if hasattr(sys.modules["gymnasium"].wrappers, attribute) else "FlattenObservation"
         raise TypeError(
-            f"{key}={wrapper!r} is no wrapper. Accepted: a dotted name, or {{_target_: name, keyword: value}}. "
-            f"Try '{key}=gymnasium.wrappers.FlattenObservation'."
+            f"{key}={as_text(wrapper)} is no wrapper. Accepted in the list: a dotted name, or {{_target_: name, "
+            f"keyword: value}}. Try env.wrappers=[gymnasium.wrappers.{near}]."
         )
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{key}={name} can't be found: {error}. Accepted: a class's dotted name.") from error
-    return cls, functools.partial(cls, **options)
+    if not callable(cls):
+        raise TypeError(f"{key}={name} is no class but {cls!r}. Accepted: a wrapper's class by its dotted name.")
+
+    def build(env: Any) -> Any:
+        with made_of(f"{key}={as_text(wrapper)}", lambda: f" It takes {_keywords(cls)}."):
+            return cls(env, **options)
+
+    return cls, build
+
+
+def _keywords(cls: Any) -> str:
+    """Return the keywords of a wrapper's class, those without a default first named as such."""
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())[1:]
+    except ValueError:  # written in C
+        return "what its documentation says"
+    named = [f"{each.name} (needed)" if each.default is each.empty else each.name for each in parameters]
+    return ", ".join(named) or "no keywords"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 
+from rl8.checks import is_mistake, place_of
 from rl8.env.base import Env
+from rl8.kinds import as_text
 from rl8.specs import Nested
 
 
@@ -26,6 +30,8 @@ class OpaqueEnv(Env):
     has_ends = True
     truncates = True
     begins_anew = True
+    # options that lead to the one that asks for pictures
+    drawn_by: tuple[str, ...] = ("render_mode",)
 
     def __init__(
         self, num_envs: int, /, horizon: int | None = None, *, device: torch.device | str | None = "cpu"
@@ -33,6 +39,17 @@ class OpaqueEnv(Env):
         super().__init__(num_envs, horizon, device=device)
         self.state = TensorDict({}, batch_size=[num_envs], device=self.device)
         self.resets = 0
+
+    @classmethod
+    def made_to_draw(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Env.made_to_draw`."""
+        made = dict(options)
+        last, inner = cls.drawn_by[-1], made
+        for name in cls.drawn_by[:-1]:
+            inner[name] = dict(inner.get(name) or {})
+            inner = inner[name]
+        inner[last] = inner.get(last) or "rgb_array"
+        return made
 
     @abstractmethod
     def begin(self, seed: int) -> Nested:
@@ -74,3 +91,41 @@ def check_installed(package: str, key: str, advice: str | None = None) -> None:
             f"{key} needs the package {package}, which is not installed. "
             + (advice or f"Type: pip install 'rl8[{package}]'.")
         )
+
+
+def keywords(key: str, given: Any) -> dict[str, Any]:
+    """Return keywords that were given for a library's own class; none for None.
+
+    Args:
+        key: What they are called in messages.
+        given: A mapping, or None.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"{key}={as_text(given)} is no mapping. Accepted: {{name: value}}, or null. Try {key}=null.")
+    return dict(given or {})
+
+
+@contextmanager
+def made_of(what: str, hint: Callable[[], str], done: str = "made") -> Iterator[None]:
+    """Name, whatever a library raises as it makes something in the block, the keys that it is made of.
+
+    Args:
+        what: Keys and values.
+        hint: Returns sentences that are added.
+        done: What is done with it in the block.
+
+    Raises:
+        ValueError: In place of what was raised, with its words, and the line of a file of the user's own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_mistake(error) and str(error).startswith("env."):
+            raise
+        own = isinstance(error, (ImportError, TypeError, ValueError)) or type(error).__module__.startswith("gymnasium")
+        said = str(error) if own else f"{type(error).__name__}: {error}"
+        said = said.rstrip(".") + place_of(error)
+        raise ValueError(f"{what} can't be {done}: {said}{'' if said.endswith('?') else '.'}{hint()}") from error

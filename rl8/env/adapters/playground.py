@@ -20,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from rl8.checks import check_choice, check_range, unknown
 from rl8.data import FINAL_OBS, METRICS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.groups import chosen_groups, metric_name, observed_groups, plain, spec_of
-from rl8.env.adapters.opaque import OpaqueEnv, check_installed
+from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords
 from rl8.kinds import dotted
 from rl8.specs import Bounded, Nested
 
@@ -84,7 +84,7 @@ class PlaygroundEnv(OpaqueEnv):
         check_installed("mujoco_playground", "env=playground", "Type: pip install 'rl8[playground]'.")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU for itself
         super().__init__(num_envs, horizon, device=device)
-        changed = dict(dotted(config or {}))
+        changed = dict(dotted(keywords("env.config", config)))
         changed |= {} if impl is None else {"impl": impl}
         changed |= {} if episode_length is None else {"episode_length": episode_length}
         self.task = _compiled(task, json.dumps(changed), str(self.device))
@@ -272,6 +272,10 @@ def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
             raise TypeError(f"env.config={{{name}: {value}}} does not fit {task}: {error}") from error
+    known = dict(dotted(config.to_dict()))
+    if {"sim_dt", "ctrl_dt"} <= known.keys():  # with less than one step of the physics nothing would move
+        check_range("env.config.sim_dt", known["sim_dt"], 0, low_open=True)
+        check_range("env.config.ctrl_dt", known["ctrl_dt"], known["sim_dt"])
     try:
         env = registry.load(task, config=config)
     except (subprocess.CalledProcessError, OSError) as error:

@@ -30,7 +30,7 @@ class SeenEntries(gymnasium.ObservationWrapper):
         if not self._entries or not all(0 <= entry < space.shape[0] for entry in self._entries):
             raise ValueError(
                 f"entries={list(entries)} are no places of {space.shape[0]} numbers. Accepted: some of 0 to "
-                f"{space.shape[0] - 1}. Try entries=[0]."
+                f"{space.shape[0] - 1}."
             )
         low, high = space.low[self._entries], space.high[self._entries]
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=space.dtype.type)

@@ -70,6 +70,7 @@ class Config:
 
     def __init__(self):
         self.entries = {"episode_length": 4, "impl": "warp", "scales": {"action": 1.0}}
+        self.entries |= {"ctrl_dt": 0.02, "sim_dt": 0.01}
 
     def to_dict(self):
         return self.entries

@@ -1,5 +1,6 @@
 import sys
-from types import ModuleType
+from collections import namedtuple
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -20,13 +21,38 @@ def test_a_pool_must_return_all_environments():
         PoolEnv(Pool(batch_size=1))
 
 
-def test_a_task_by_its_id(monkeypatch):
-    given = []
+@pytest.fixture
+def given(monkeypatch):
+    """Stand for EnvPool; what pools were asked for."""
+    asked = []
+    config = namedtuple("Config", ["num_envs", "num_threads", "max_episode_steps", "base_path", "env_seed"])
     module = ModuleType("envpool")
     module.__spec__ = sys.__spec__
     module.list_all_envs = lambda: ["CartPole-v1", "Pong-v5"]
-    module.make = lambda id, **options: given.append((id, options)) or Pool()
+    module.make_spec = lambda id: SimpleNamespace(config=config(1, 0, 500, "/", []))
+    module.make = lambda id, **options: asked.append((id, options)) or Pool()
     monkeypatch.setitem(sys.modules, "envpool", module)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_thread": 3}, r"Unknown keyword in env.kwargs 'num_thread'. Did you mean 'num_threads'\?"),
+        ({"num_threads": -3}, "env.kwargs.num_threads=-3 is out of range"),
+        ({"num_threads": "many"}, "env.kwargs.num_threads=many is of the wrong kind. Accepted: an integer"),
+        ({"max_episode_steps": 0}, "env.kwargs.max_episode_steps=0 is out of range. Accepted: an integer >= 1"),
+        ({"num_envs": 4}, r"env.kwargs={num_envs: 4}: algo.num_envs says num_envs.* Try env.kwargs=null"),
+        (3, "env.kwargs=3 is no mapping"),
+    ],
+)
+def test_keywords_are_checked_before_the_library_has_them(given, kwargs, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        EnvPoolEnv(2, kwargs=kwargs)
+    assert given == []
+
+
+def test_a_task_by_its_id(given):
     env = EnvPoolEnv(2, id="Pong-v5", kwargs={"num_threads": 3})
     env.validate()
     assert given[0][0] == "Pong-v5"

@@ -1,12 +1,17 @@
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
+from rl8.env import CartPole
 from rl8.env.adapters.gymnasium import GymnasiumEnv, VectorEnv, one_of
+from rl8.env.adapters.manager import ManagerEnv
 from rl8.ppo.algorithm import Algorithm
 from rl8.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
+from rl8.use.evaluate import evaluate
 from tests.env.adapters.tasks import Count, Echo, count_vec
 
 MODES = ("SAME_STEP", "NEXT_STEP", "DISABLED")
@@ -224,7 +229,31 @@ def test_a_tasks_own_vectorized_class():
     [
         ({"id": "CartPol-v1"}, r"env.id=CartPol-v1 can't be made: .* Did you mean env.id=CartPole-v1\?"),
         ({"vectorization": "threads"}, "env.vectorization='threads' is unknown. Accepted: sync, async, own"),
-        ({"wrappers": ["FlattenObservation"]}, "env.wrappers.0='FlattenObservation' is no wrapper"),
+        (
+            {"wrappers": ["TimeLimit"]},
+            r"env.wrappers.0=TimeLimit is no wrapper.* Try env.wrappers=\[gymnasium.wrappers.TimeLimit\]",
+        ),
+        ({"wrappers": "a.B"}, r"env.wrappers=a.B is no list.* Try env.wrappers=\[a.B\]"),
+        ({"wrappers": ["math.pi"]}, "env.wrappers.0=math.pi is no class but 3.14.* Accepted: a wrapper's class"),
+        (
+            {"wrappers": ["gymnasium.wrappers.FrameStackObservation"]},
+            r"env.wrappers.0=gymnasium.wrappers.FrameStackObservation can't be made: .* It takes stack_size \(needed\)",
+        ),
+        (
+            {"wrappers": [{"_target_": "rl8.env.adapters.wrappers.SeenEntries", "entries": [9]}]},
+            r"env.wrappers.0=.*entries: \[9\]} can't be made: entries=\[9\] are no places of 4 numbers",
+        ),
+        (
+            {"kwargs": {"gravity": 3}},
+            r"env.kwargs={gravity: 3} can't be made: .* Accepted in env.kwargs: .*render_mode",
+        ),
+        (
+            {"kwargs": {"render_mode": "rgb"}},
+            r"render_mode: rgb} is none that CartPole-v1 has. Accepted: human, rgb_array",
+        ),
+        ({"vectorization": "own", "id": "Pendulum-v1"}, r"can't be made: .* Try env.vectorization=sync\.$"),
+        ({"kwargs": 3}, "env.kwargs=3 is no mapping.* Try env.kwargs=null"),
+        ({"id": "ALE/Pong-v5"}, r"A module that registers tasks is named before a colon: env.id=module:Name-v0"),
         ({"wrappers": ["gymnasium.wrappers.Nothing"]}, "env.wrappers.0=gymnasium.wrappers.Nothing can't be found"),
         (
             {"vectorization": "own", "wrappers": ["gymnasium.wrappers.FlattenObservation"]},
@@ -232,6 +261,7 @@ def test_a_tasks_own_vectorized_class():
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*is not in the possible render_modes")
 def test_mistakes_are_named(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         GymnasiumEnv(2, **options)
@@ -256,3 +286,52 @@ def test_pictures_where_it_was_made_to_draw():
     env.vec.render = lambda: (np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8))
     assert env.has_pictures
     assert env.render(1).all()
+
+
+def test_episodes_are_evaluated_though_ends_are_reported_only_where_they_are():
+    env = GymnasiumEnv(2, id="CartPole-v1")
+    policy = Algorithm(lambda n, horizon, device: GymnasiumEnv(n, horizon, device=device), num_envs=2, horizon=8).policy
+    sample = evaluate(policy.eval(), env, steps=1, episodes=3)
+    assert sample.returns == sample.lengths  # a reward of 1 per step
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"kwargs": {"render_mode": "rgb_array"}}),
+        ({"id": "a", "kwargs": {"g": 3}}, {"id": "a", "kwargs": {"g": 3, "render_mode": "rgb_array"}}),
+        ({"kwargs": {"render_mode": "rgb_array_list"}}, {"kwargs": {"render_mode": "rgb_array_list"}}),
+    ],
+)
+def test_a_film_asks_the_library_for_pictures(options, expected):
+    given = copy.deepcopy(options)
+    assert GymnasiumEnv.made_to_draw(options) == expected
+    assert options == given
+    assert ManagerEnv.made_to_draw({"groups": None}) == {"groups": None, "render_mode": "rgb_array"}
+    assert CartPole.made_to_draw(options) is options
+
+
+def test_a_library_that_can_not_draw_is_named():
+    env = GymnasiumEnv(1, id="CartPole-v1", kwargs={"render_mode": "rgb_array"})
+    env.vec.render = lambda: (_ for _ in ()).throw(gym.error.DependencyNotInstalled("pygame is not installed"))
+    with pytest.raises(ValueError, match=r"^env.id=CartPole-v1, .* can't be drawn: pygame is not installed"):
+        env.render()
+    env.close()
+
+
+def test_a_first_reset_that_fails_is_one_message_with_the_line():
+    env = GymnasiumEnv(1, id="CartPole-v1")
+
+    def disconnected(**options):
+        raise RuntimeError("no robot is connected")
+
+    env.vec.reset = disconnected
+    expected = (
+        r"^env.id=CartPole-v1 can't be reset: RuntimeError: no robot is connected \(test_gymnasium.py, line \d+\)\.$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        env.reset()
+    with pytest.raises(RuntimeError, match="no robot"):  # while training, with its traceback
+        env.reset()
+    env.close()

@@ -150,7 +150,9 @@ def test_a_task_is_compiled_once_for_training_and_evaluation():
 
 def test_the_configuration_of_the_task():
     env = Env(2, config={"scales": {"action": 2.0}, "episode_length": 1})
-    assert env.task.env.config == {"scales": {"action": 2.0}, "episode_length": 1, "impl": "jax"}
+    assert env.task.env.config == {
+        "scales": {"action": 2.0}, "episode_length": 1, "impl": "jax", "ctrl_dt": 0.02, "sim_dt": 0.01
+    }  # fmt: skip
     assert run(env, 1, 0.5)[1]["rewards"].tolist() == [1.0, 1.0]
     assert Env(2, impl="warp").task.env.config["impl"] == "warp"
     assert Env(2, config={"impl": "warp"}).task.env.config["impl"] == "warp"
@@ -166,6 +168,13 @@ def test_the_configuration_of_the_task():
             r"Unknown entry of the task in env.config 'scales.acton'. Did you mean 'scales.action'\?",
         ),
         ({"config": {"episode_length": "a"}}, TypeError, r"env.config={episode_length: a} does not fit Count: Could"),
+        ({"config": 3}, TypeError, "env.config=3 is no mapping"),
+        (
+            {"config": {"ctrl_dt": 0.001}},
+            ValueError,
+            r"env.config.ctrl_dt=0.001 is out of range. Accepted: a number >= 0.01",
+        ),
+        ({"config": {"sim_dt": 0.0}}, ValueError, r"env.config.sim_dt=0.0 is out of range. Accepted: a number > 0"),
         ({"impl": "torch"}, ValueError, r"env.impl='torch' is unknown. Accepted: jax, warp"),
         ({"episode_length": 0}, ValueError, r"env.episode_length=0 is out of range. Accepted: an integer >= 1 or null"),
         ({"render_mode": "human"}, ValueError, r"env.render_mode='human' is unknown. Accepted: rgb_array"),

@@ -14,7 +14,7 @@ def test_only_some_entries_are_seen():
 
 @pytest.mark.parametrize("entries", [[], [4], [-1]])
 def test_entries_that_are_not_there_are_refused(entries):
-    with pytest.raises(ValueError, match=r"are no places of 4 numbers\. Accepted: some of 0 to 3\. Try entries=\[0\]"):
+    with pytest.raises(ValueError, match=r"are no places of 4 numbers\. Accepted: some of 0 to 3\.$"):
         SeenEntries(gymnasium.make("CartPole-v1"), entries)
 
 
