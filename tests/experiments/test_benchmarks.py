@@ -187,7 +187,10 @@ def test_a_run_of_rl8_is_played_and_its_curve_read(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    cell, words = run.Cell("cartpole_v1", "rl8", 1), ["goal.env_steps=512", "algo.num_sgd_iters=1", "device.compile=false"]
+    cell, words = (
+        run.Cell("cartpole_v1", "rl8", 1),
+        ["goal.env_steps=512", "algo.num_sgd_iters=1", "device.compile=false"],
+    )
     Path("config.json").write_text(json.dumps(run.composed(cell, words)))
     assert main([*run.command(cell, tmp_path, words)[3:], "trainer.view=none", "trainer.eval_num_envs=1"]) == 0
     (place,) = tmp_path.glob("outputs/*/*")
