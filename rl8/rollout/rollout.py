@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -50,8 +50,8 @@ class Rows:
 
     def __init__(self, obs: Nested, ages: Tensor, actions: Nested, logp: Tensor, rewards: Tensor) -> None:
         self.seen = obs.split(1) if isinstance(obs, Tensor) else None
-        self.obs = obs.unbind(0) if isinstance(obs, Tensor) else None
-        self.actions = actions.unbind(0) if isinstance(actions, Tensor) else None
+        self.obs: Sequence[Tensor] | None = obs.unbind(0) if isinstance(obs, Tensor) else None
+        self.actions: Sequence[Tensor] | None = actions.unbind(0) if isinstance(actions, Tensor) else None
         self.ages, self.logp, self.rewards = ages.unbind(), logp.unbind(), rewards.unbind()
 
 
