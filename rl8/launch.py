@@ -125,7 +125,8 @@ def _check_nested(key: str, node: Any, typed: Sequence[str]) -> None:
             with suppress(Exception), _unheard("hydra.utils"):  # who makes the object says why it can't
                 cls = get_object(target)
             given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
-            inherited = tuple(name for name in given if f"{key}.{name}" not in typed)
+            other = f"{key}._target_" in typed  # than the file's, which sets the rest
+            inherited = tuple(name for name in given if other and f"{key}.{name}" not in typed)
             if callable(cls):
                 check_options(Part(f"{key}._target_", target, key, given, inherited), cls)
     elif isinstance(node, list):

@@ -106,6 +106,8 @@ MISTAKES = {
     "stop=target goal.target=1 goal.metric=nope": "rl8: goal.metric=nope: Unknown metric 'nope'. Accepted: returns/",
     "seed=1 seed=2": "seed is typed twice: 1 and 2. Type it once.",
     "-m seed=1,2 --jobs 2 -j 3": "--jobs is typed twice. Type it once.",
+    "stop._target_=rl8.conditions.WallTime": "does not take stop.env_steps, which the chosen file sets. Accepted: seco"
+    "nds. Try stop=wall_time.",
     "stop=wall_time stop.hours=1": "Try stop=wall_time stop.seconds=<seconds>.",
     "--gamma=0.9": "--gamma is no flag: keys are written without dashes. Try algo.gamma=0.9.",
     "--algo.gamma=0.9": "Try algo.gamma=0.9.",

@@ -155,11 +155,6 @@ def test_stop_conditions():
             r"^Unknown key 'stop\.foo': rl8\.conditions\.EnvSteps does not take it\. Accepted: env",
         ),
         (
-            ["stop._target_=rl8.conditions.WallTime"],
-            TypeError,
-            r"^stop\._target_=rl8\.conditions\.WallTime does not take stop\.env_steps, .* Try stop=wall_time\.",
-        ),
-        (
             ["stop=wall_time", "~stop.seconds"],
             TypeError,
             r"^stop\.seconds is missing: rl8\.conditions\.WallTime has no ",
