@@ -127,8 +127,13 @@ def _check_nested(key: str, node: Any, typed: Sequence[str]) -> None:
             given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
             other = f"{key}._target_" in typed  # than the file's, which sets the rest
             inherited = tuple(name for name in given if other and f"{key}.{name}" not in typed)
-            if callable(cls):
+            if not callable(cls):
+                return
+            try:
                 check_options(Part(f"{key}._target_", target, key, given, inherited), cls)
+            except TypeError:
+                if None not in given.values():  # else the class itself says what would be there
+                    raise
     elif isinstance(node, list):
         for index, value in enumerate(node):
             _check_nested(f"{key}.{index}", value, typed)

@@ -201,7 +201,7 @@ def test_parts_without_a_model_take_the_default():
         ("my_parts.number", {}, TypeError, r"env\._target_=my_parts\.number is a int\. Accepted: a subclass"),
         ("my_parts.Fine", {}, TypeError, r"env\.needed is missing: my_parts\.Fine has no default for it"),
         ("my_parts.Fine", {"needed": 1, "bound": 3}, TypeError, r"'env\.bound'.* Did you mean 'env\.bounds'\?"),
-        ("my_parts.make", {"foo": 1}, TypeError, r"'env\.foo': my_parts\.make does not take it\. Accepted: none"),
+        ("my_parts.make", {"foo": 1}, TypeError, r"'env\.foo': my_parts\.make takes none\. Leave it out"),
         ("my_syntax.Fine", {}, ValueError, r"can't be imported: SyntaxError: .*my_syntax\.py, line 1\)"),
         ("my_torch.Fine", {}, ValueError, r"can't be imported: AttributeError: .*zeros_.* \(my_torch\.py, line 3\)"),
         ("my_crash.Fine", {}, ValueError, r"can't be imported: ZeroDivisionError: .*\(my_crash\.py, line 2\)"),

@@ -70,7 +70,7 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
 def test_a_seed_is_refused_on_going_on_and_acts_on_a_branch(capfd):
     words = [*SMALL, *QUIET, "trainer.track=false"]
     assert main([*words, "trainer.output_dir=outputs/a", "goal.env_steps=32", "seed=3"]) == 0
-    more = [*words, "goal.env_steps=64", "trainer.render=false"]
+    more = [*words, "goal.env_steps=64"]
     for command in (["resume", "outputs/a", "seed=5"], [*more, "trainer.resume=outputs/a", "seed=5"]):
         capfd.readouterr()
         assert main(command) == 2
@@ -107,10 +107,18 @@ def test_the_ordinary_command_goes_on_in_the_same_folder(workdir):
 @pytest.mark.usefixtures("store_dir")
 def test_a_killed_run_ends_as_an_unbroken_one(workdir):
     words = [*SMALL, *QUIET[:-2], "trainer.render=false", "trainer.steps_per_checkpoint=2", "trainer.seconds_per_log=0"]
-    words += ["trainer.steps_per_eval=3", "algo.horizons_per_env_reset=3", "goal.env_steps=20_000"]
+    words += ["trainer.steps_per_eval=3", "algo.horizons_per_env_reset=3"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
-        [sys.executable, "-m", "rl8", *words, "trainer.output_dir=killed", "trainer.view=plain"],
+        [
+            sys.executable,
+            "-m",
+            "rl8",
+            *words,
+            "goal.env_steps=20_000",
+            "trainer.output_dir=killed",
+            "trainer.view=plain",
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -95,7 +95,7 @@ def test_parallel_jobs(workdir, capfd):
     ]
     (workdir / "out" / "7").mkdir(parents=True)
     (workdir / "out" / "7" / "result.json").write_text(json.dumps({"number": 7, "overrides": []}))
-    assert main(["-m", *UNTRACKED, *words]) == 0
+    assert main(["-m", *(word for word in UNTRACKED if word != "trainer.view=none"), *words]) == 0
     found = kept.results(workdir / "out")
     assert [(result.number, f"seed={result.number + 1}" in result.overrides) for result in found] == [
         (0, True),

@@ -163,7 +163,10 @@ def test_nobody_who_is_logged_in(wandb, capfd, workdir):
             "trainer.tensorboard=true needs tensorboard. Type: pip install 'rl8[tensorboard]'",
         ),
         ("trainer.wandb=offline", "trainer.wandb=offline needs wandb. Type: pip install 'rl8[wandb]'"),
-        ("trainer.wandb=on", "trainer.wandb='on' is unknown. Accepted: offline, online. Try trainer.wandb=online"),
+        (
+            "trainer.wandb=on",
+            "trainer.wandb='on' is unknown. Accepted: online, offline or null. Try trainer.wandb=online",
+        ),
     ],
 )
 def test_what_can_not_be_written_is_refused_before_anything_exists(words, message, found, program, monkeypatch, capfd):
