@@ -114,6 +114,7 @@ def test_weights_and_biases_offline(workdir, wandb, monkeypatch):
     monkeypatch.setenv("RL8_SWEEP_JOB", "0")
     config = {"seed": 1, "env": {"api_key": "abc"}}
     trainer = train(CartPole, wandb="offline", render=True, config=config, run_name="mine", experiment_name="a/b")
+    wandb.teardown()  # its own process may still write when a run has ended
     (folder,) = (workdir / "run/wandb").glob("offline-run-*")
     run, config, history = recorded(next(folder.glob("*.wandb")))
     assert (run.display_name, run.project, run.run_group) == ("mine", "a-b", ".")
