@@ -227,6 +227,11 @@ def own_traceback(error: BaseException) -> str | None:
     return f"Traceback of your own code (HYDRA_FULL_ERROR=1 shows all of it):\n{''.join(lines)}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something, or its kind if none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def place_of(error: BaseException) -> str:
     """Return the file and line that an error comes from, in parentheses; empty unless it is a user's own file."""
     if isinstance(error, SyntaxError):

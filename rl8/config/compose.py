@@ -27,10 +27,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rl8 import names
-from rl8.checks import check_path
+from rl8.checks import check_path, first_line
 from rl8.config.catalog import CONF, check_ambiguity, folders, unknown_option
 from rl8.config.keys import paths
-from rl8.config.overrides import check_choice, check_single, first_line, is_group, parse, text_of
+from rl8.config.overrides import check_choice, check_single, is_group, parse, text_of
 from rl8.guest import root_logging
 
 

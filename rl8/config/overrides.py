@@ -18,7 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rl8.checks import closest
+from rl8.checks import closest, first_line
 from rl8.config.catalog import EXTRAS, GROUPS, folders, options, root_file, unknown_option
 from rl8.config.files import check_endings, check_file
 from rl8.config.keys import check_key
@@ -242,11 +242,6 @@ def _readable(line: str) -> bool:
 
 def _loader() -> ConfigLoader:
     return GlobalHydra.instance().config_loader()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def text_of(override: Override) -> str:

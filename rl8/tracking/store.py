@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rl8 import checks
 from rl8.checks import closest
 from rl8.guest import log_levels, variables
 from rl8.tracking.moved import follow
@@ -386,7 +387,7 @@ def store_problem(uri: str, error: Exception) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without passwords, or its kind if it has none."""
-    return redacted(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
+    return redacted(checks.first_line(error))
 
 
 def _quiet() -> AbstractContextManager[None]:
