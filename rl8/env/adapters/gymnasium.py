@@ -163,9 +163,9 @@ class GymnasiumEnv(VectorEnv):
                 f"env.wrappers={as_text(wrappers)} is no list. Accepted: dotted names, or mappings of _target_ and "
                 f"keywords. Try env.wrappers=[{as_text(wrappers)}]."
             )
-        vec = _make(num_envs, id, keywords("env.kwargs", kwargs), vectorization, wrappers)
-        super().__init__(vec, horizon, device=device)
-        self.named = _asked(id, keywords("env.kwargs", kwargs))
+        given = keywords("env.kwargs", kwargs)
+        super().__init__(_make(num_envs, id, given, vectorization, wrappers), horizon, device=device)
+        self.named = _asked(id, given)
 
 
 def one_of(env: Any) -> Any:
