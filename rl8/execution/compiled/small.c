@@ -506,7 +506,7 @@ void infer(const struct work *w, const float *inputs, int64_t rows, float *out) 
     }
 }
 
-/* Writes the choices [rows][elements] whose clocks ring first, and adds their log-probability, of one vector of rows. */
+/* Writes the choices [rows][elements] whose clocks ring first, of one vector of rows; returns the log-probability. */
 static vec choose(const struct work *w, float *features, const float *bells, const uint8_t *allowed, int64_t rows,
                   int64_t *chosen) {
     vec total = {};

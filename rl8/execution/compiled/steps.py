@@ -14,6 +14,8 @@ from rl8.execution.kernels.known import Networks, mask_of, noise_for
 from rl8.execution.kernels.loss import Discrete, Head
 from rl8.execution.pieces import Rows
 from rl8.execution.small import SmallSteps, small_networks
+from rl8.nn import Encoder
+from rl8.policy.normalization import ObsNormalizer
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.rollout import Rollout
 from rl8.specs import Bounded, Nested, Unbounded
@@ -172,7 +174,7 @@ class CompiledAct:
     """
 
     def __init__(self, library: ctypes.CDLL, policy: Policy, rollout: Rollout, head: Head, nets: Networks) -> None:
-        self.policy, self.rollout, self.head, self.nets = policy, rollout, head, nets
+        self.policy, self.rollout, self.head = policy, rollout, head
         model: Any = policy.model
         self._features = model.policy_head.features
         self._takes_obs = _takes_obs(policy)
@@ -227,10 +229,15 @@ class CompiledAct:
 
 
 def _takes_obs(policy: Policy) -> bool:
-    """Return whether networks see observations as they are stored, but for their normalisation."""
+    """Return whether networks see observations as they are stored, but for their normalisation.
+
+    Not where a user has put something else in the place of the encoder or of the normalisation.
+    """
     spec = policy.observation_spec
     numbers = isinstance(spec, (Unbounded, Bounded)) and spec.dtype == torch.float32
-    return numbers and not policy.views.windows
+    model: Any = policy.model
+    parts = [model.encoder, *policy.normalizers]
+    return numbers and not policy.views.windows and all(type(part) in (Encoder, ObsNormalizer) for part in parts)
 
 
 def _scaling(policy: Policy) -> dict[str, Any]:

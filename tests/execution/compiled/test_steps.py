@@ -206,3 +206,36 @@ def test_observations_are_normalised_as_the_policy_does(built, clip_obs):
     with torch.no_grad():
         logp = policy.evaluate(rollout.block(0, 8 * 16), rollout.actions.flatten(0, 1).unsqueeze(0))[0]
     torch.testing.assert_close(rollout.logp.flatten(), logp[0])
+
+
+class Halved(torch.nn.Module):
+    """What stands in another's place, and halves what that gives."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, obs):
+        return self.inner(obs) / 2
+
+
+@pytest.mark.parametrize("part", ["encoder", "normalizer"])
+def test_what_a_user_puts_before_the_networks_acts(built, part):
+    torch.manual_seed(0)
+    algorithm = Algorithm(
+        partial(Noise, action_spec=Unbounded((2,))),
+        num_envs=8,
+        horizon=4,
+        normalize_obs=True,
+        model_config={"policy_gain": 1.0},
+        device=DeviceSettings(compile=True, num_threads=1),
+    )
+    rollout, policy = algorithm.rollout, algorithm.policy
+    if part == "encoder":
+        policy.model.encoder = Halved(policy.model.encoder)
+    else:
+        policy.normalizers[0] = Halved(policy.normalizers[0])
+    algorithm.collect()
+    with torch.no_grad():
+        logp = policy.evaluate(rollout.block(0, 8 * 4), rollout.actions.flatten(0, 1).unsqueeze(0))[0]
+    torch.testing.assert_close(rollout.logp.flatten(), logp[0])
