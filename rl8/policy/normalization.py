@@ -35,6 +35,7 @@ class RunningMoments(nn.Module):
 
     bound = 100.0
     enough = 64  # samples that tell a scale
+    looks = True  # whether a processor, for which nobody waits, looks at its numbers and spares what they make useless
     mean: Tensor
     var: Tensor
     count: Tensor
@@ -56,8 +57,7 @@ class RunningMoments(nn.Module):
 
     def _moments_of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return count, mean and variance of a batch `[M, *shape]`, absurd numbers winsorised."""
-        few = samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0)
-        center = torch.where(self.count > 0, self.mean, few.median(dim=0).values)
+        center = self.mean if self._looked() else torch.where(self.count > 0, self.mean, self._median(samples))
         # Shifted before anything is rounded: times in seconds since 1970 differ in their last digits only.
         dtype = samples.dtype if samples.is_floating_point() else torch.float64
         away = (samples.to(dtype) - center.to(dtype)).float()
@@ -74,8 +74,21 @@ class RunningMoments(nn.Module):
             away: `[M, *shape]` samples less the mean, which tell it as long as there were few before.
         """
         scale = torch.maximum(self.var.sqrt(), self.mean.abs() / self.bound)
-        known = (self.count >= self.enough) & (scale > 0)
+        known = scale > 0
+        if self._looked():
+            if bool(known.all()):
+                return self.bound * scale
+        else:
+            known &= self.count >= self.enough
         return self.bound * torch.where(known, scale, spread(away))
+
+    def _median(self, samples: Tensor) -> Tensor:
+        """Return the median of a batch's first few samples, `[*shape]`."""
+        return samples[: self.enough - 1].double().nan_to_num(0.0, 0.0, 0.0).median(dim=0).values
+
+    def _looked(self) -> bool:
+        """Return whether it is known without waiting for a device that there were enough samples."""
+        return self.looks and self.count.is_cpu and float(self.count) >= self.enough
 
     def _merge(self, count: Tensor, mean: Tensor, var: Tensor) -> None:
         """Merge what the processes' batches come to."""

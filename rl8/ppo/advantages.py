@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import torch
@@ -217,10 +218,19 @@ def _decaying_product(series: Tensor, decay: float, *, backward: bool) -> Tensor
 def _block_product(series: Tensor, decay: float, *, backward: bool) -> Tensor:
     # float32 products may be TF32 on CUDA (10 bits of mantissa): too coarse for returns, so double there.
     dtype = torch.float64 if series.is_cuda else series.dtype
-    steps = torch.arange(series.shape[0], device=series.device, dtype=dtype)
-    distance = steps.unsqueeze(0) - steps.unsqueeze(1) if backward else steps.unsqueeze(1) - steps.unsqueeze(0)
-    weights = torch.where(distance >= 0, torch.pow(decay, distance.clamp(min=0)), 0.0)
-    return (weights @ series.to(dtype)).to(series.dtype)
+    make = _kept_powers if series.is_cpu else _powers
+    return (make(len(series), decay, dtype, series.device, backward) @ series.to(dtype)).to(series.dtype)
+
+
+def _powers(steps: int, decay: float, dtype: torch.dtype, device: torch.device, backward: bool) -> Tensor:
+    """Return `[T, T]` by how much each step counts in the sum at each."""
+    index = torch.arange(steps, device=device, dtype=dtype)
+    distance = index.unsqueeze(0) - index.unsqueeze(1) if backward else index.unsqueeze(1) - index.unsqueeze(0)
+    return torch.where(distance >= 0, torch.pow(decay, distance.clamp(min=0)), 0.0)
+
+
+# A captured graph, on CUDA, would keep in its own memory what others were to use.
+_kept_powers = functools.lru_cache(maxsize=8)(_powers)
 
 
 def _check_shapes(**tensors: Tensor) -> None:

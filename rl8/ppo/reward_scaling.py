@@ -50,8 +50,7 @@ class RewardScaler(nn.Module):
         bounded = torch.minimum(torch.maximum(rewards, -limit), limit).nan_to_num(0.0)
         sums = discounted_sums(bounded, self.sums, gamma=self.gamma, is_last=is_last)
         self.moments.update(sums.flatten() if counted is None else sums[counted])  # host sync: if counted is given
-        ended = torch.zeros_like(sums[-1], dtype=torch.bool) if is_last is None else is_last[-1]
-        self.sums.copy_(torch.where(ended, 0.0, sums[-1]))
+        self.sums.copy_(sums[-1] if is_last is None else torch.where(is_last[-1], 0.0, sums[-1]))
         std = self.moments.var.sqrt().to(rewards.dtype)
         # No spread at all (e.g. no reward yet): leave the rewards alone.
         scale = torch.where(std > 0, 1 / std.clamp(min=self.min_std), 1.0)

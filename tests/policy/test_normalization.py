@@ -171,3 +171,16 @@ def test_the_limit_of_normalized_observations_is_kept_with_the_policy(tmp_path):
     assert algorithm.policy.normalizers[0](wild).unique().tolist() == [0.5]
     loaded = load_policy(save_policy(tmp_path / "policy.pt", algorithm))
     assert loaded.normalizers[0](wild).unique().tolist() == [0.5]
+
+
+def test_looking_at_its_numbers_changes_none(monkeypatch):
+    batches = [torch.randn(40, 3), torch.randn(50, 3) * 5, torch.zeros(30, 3), torch.tensor([[1e30, 2.0, 3.0]])]
+    batches[0][:, 2] = 0.0  # an element without a scale
+    found = []
+    for looks in (True, False):
+        monkeypatch.setattr(RunningMoments, "looks", looks)
+        moments = RunningMoments((3,))
+        for batch in batches:
+            moments.update(batch)
+        found.append((moments.mean, moments.var, moments.limit(batches[1])))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -51,7 +51,7 @@ class Called:
         library: What was built.
         head: What the policy's features mean.
         nets: Both networks, in float32.
-        rest: Further fields of `Work`; a tensor stands for its address, and must be contiguous.
+        rest: Further fields of `Work`; a tensor, which must be contiguous, or an array stands for its address.
     """
 
     def __init__(self, library: ctypes.CDLL, head: Head, nets: Networks, **rest: Any) -> None:
@@ -67,16 +67,14 @@ class Called:
             "gaussian": not discrete,
             "elements": len(head.sizes) if isinstance(head, Discrete) else head.size,
             "parameters": len(parameters),
-            "widths": torch.tensor([*widths[0], *widths[1]]),
-            "choices": torch.tensor(head.sizes if isinstance(head, Discrete) else []),
-            "sizes": torch.tensor([parameter.numel() for parameter in parameters]),
+            "widths": _integers([*widths[0], *widths[1]]),
+            "choices": _integers(head.sizes if isinstance(head, Discrete) else []),
+            "sizes": _integers([parameter.numel() for parameter in parameters]),
             "parameter": _addresses(parameters),
             **rest,
         }
-        self._kept = [value for value in fields.values() if isinstance(value, Tensor)]
-        self.work = Work(
-            **{name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        )
+        self._kept: list[Any] = [value for value in fields.values() if isinstance(value, (Tensor, ctypes.Array))]
+        self.work = Work(**{name: _pointed(value) for name, value in fields.items()})
         self.reference = ctypes.byref(self.work)
         library.room.restype = ctypes.c_int64
         scratch = torch.empty(library.room(self.reference) + ALIGNMENT // 4)
@@ -258,8 +256,19 @@ def _lie_right(tensors: Sequence[Tensor]) -> bool:
     return all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
 
 
-def _addresses(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([tensor.data_ptr() for tensor in tensors])
+def _integers(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
+    return _integers([tensor.data_ptr() for tensor in tensors])
+
+
+def _pointed(value: Any) -> Any:
+    """Return a field of `Work`: the address of what is larger than a number."""
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return ctypes.addressof(value) if isinstance(value, ctypes.Array) else value
 
 
 def _address(tensor: Tensor | None) -> int | None:
