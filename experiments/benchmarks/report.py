@@ -47,7 +47,8 @@ def verdict(ours: Summary, theirs: Summary | None, published: Published | None, 
     if theirs is not None:
         said.append(_against(ours, theirs.interval, theirs.iqm, "SB3"))
     if published is not None:
-        bounds = (published.value - published.spread, published.value + published.spread)
+        spread = published.spread
+        bounds = None if spread is None else (published.value - spread, published.value + spread)
         name = published.who.split(",")[0]
         mine = training if training is not None and name == "CleanRL" else ours
         said.append(_against(mine, bounds, published.value, name))
@@ -75,7 +76,7 @@ def table(runs: Runs) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, task in TASKS.items():
-        for program, title in PROGRAMS.items():
+        for program, title in ((each, PROGRAMS[each]) for each in task.programs):
             returns.append(_returns(name, task, program, title, runs))
         if row := _times(task, *(runs.get((name, program), ()) for program in PROGRAMS)):
             times.append(row)
@@ -84,8 +85,7 @@ def table(runs: Runs) -> str:
 
 def _returns(name: str, task: Task, program: str, title: str, runs: Runs) -> str:
     published = "; ".join(
-        f"[{each.who}]({each.where}): {each.value:.1f} ± {each.spread:.1f}, {each.env_steps:,}"
-        for each in task.published
+        f"[{each.who}]({each.where}): {each.value:.1f}{_spread(each)}, {each.env_steps:,}" for each in task.published
     )
     ours = program == "rl8"
     cells = [task.title if ours else "", "", title, "not run", "", "", "", "", published if ours else "", ""]
@@ -101,6 +101,10 @@ def _returns(name: str, task: Task, program: str, title: str, runs: Runs) -> str
             other = runs.get((name, "sb3"))
             cells[9] = verdict(result, scores(other) if other else None, (task.published or (None,))[0], training)
     return f"| {' | '.join(cells)} |"
+
+
+def _spread(published: Published) -> str:
+    return "" if published.spread is None else f" ± {published.spread:.1f}"
 
 
 def _times(task: Task, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str | None:

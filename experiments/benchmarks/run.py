@@ -35,7 +35,7 @@ ROOT = HERE.parents[1]
 RUNS = HERE / "results" / "runs"
 PROGRAMS = ("rl8", "sb3")
 EPISODES = 100
-PACKAGES = ("torch", "gymnasium", "mujoco", "box2d", "stable-baselines3", "sb3-contrib")
+PACKAGES = ("torch", "gymnasium", "mujoco", "box2d", "minatar", "stable-baselines3", "sb3-contrib")
 
 
 class Cell(NamedTuple):
@@ -73,7 +73,7 @@ def cells(tasks: Sequence[str], programs: Sequence[str], seeds: Sequence[int]) -
     """Yield all runs: first one seed of each task, the programs in turn."""
     for seed in seeds:
         for task in tasks:
-            for program in programs:
+            for program in (each for each in programs if each in TASKS[task].programs):
                 yield Cell(task, program, seed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 CLEANRL = "https://github.com/vwxyzjn/cleanrl/blob/fe8d8a03/docs/benchmark"
+GYMNAX = "https://github.com/RobertTLange/gymnax"
 ZOO = "https://github.com/DLR-RM/rl-baselines3-zoo/blob/22e3ff2/benchmark.md"
 
 
@@ -13,14 +14,14 @@ class Published(NamedTuple):
 
     Attributes:
         value: Mean return of an episode.
-        spread: Standard deviation: CleanRL's over seeds, rl-zoo's over the episodes of one policy.
+        spread: Standard deviation: CleanRL's over seeds, rl-zoo's over one policy's episodes; None if none is said.
         env_steps: Of the training.
         who: Who published it, and for which version of the task where that is another one.
         where: Its page.
     """
 
     value: float
-    spread: float
+    spread: float | None
     env_steps: int
     who: str
     where: str
@@ -32,10 +33,12 @@ class Task(NamedTuple):
     Attributes:
         title: Its name in tables.
         published: Figures of others.
+        programs: Which run it.
     """
 
     title: str
     published: tuple[Published, ...] = ()
+    programs: tuple[str, ...] = ("rl8", "sb3")
 
 
 def _cleanrl(value: float, spread: float, page: str = "ppo.md", env_steps: int = 500_000) -> Published:
@@ -60,6 +63,11 @@ TASKS: Final = {
     "cartpole_v1_memory": Task("CartPole-v1, no velocities", (_zoo(500.0, 0.0, 100_000, "two LSTMs"),)),
     "pendulum_v1_memory": Task("Pendulum-v1, no velocity", (_zoo(-217.933, 140.094, 100_000, "gSDE, two LSTMs"),)),
     "lunarlander_v3": Task("LunarLander-v3", (_zoo(242.119, 31.823, 1_000_000, "LunarLander-v2"),)),
+    "minatar_breakout": Task(
+        "MinAtar's Breakout, its picture",
+        (Published(28.0, None, 10_000_000, "gymnax-blines' PPO, one policy", GYMNAX),),
+        programs=("rl8",),  # the network of its authors is none of Stable-Baselines3's
+    ),
     "halfcheetah_v4": _mujoco("HalfCheetah", (1442.64, 46.03), (5819.099, 663.530)),
     "hopper_v4": _mujoco("Hopper", (2382.86, 271.74), (2410.435, 10.026)),
     "walker2d_v4": _mujoco("Walker2d", (2287.95, 571.78), (3478.798, 821.708)),

@@ -61,6 +61,20 @@ def test_a_task_composes_for_both(name):
     assert sb3_ppo.translated(config)["ppo"]["n_steps"] == config["algo"]["horizon"]
 
 
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        (["env.id=MinAtar/Asterix-v1", "model.window=2"], "CNNModel"),
+        (["model=impala", "~model.filters", "model.channels=[16]"], "ImpalaModel"),
+    ],
+)
+def test_the_visual_task_is_another_by_some_words(words, model):
+    cell = run.Cell("minatar_breakout", "rl8", 1)
+    assert run.composed(cell, words)["model"]["_target_"] == f"rl8.models.{model}"
+    assert cell in set(run.cells(TASKS, run.PROGRAMS, [1]))
+    assert cell._replace(program="sb3") not in set(run.cells(TASKS, run.PROGRAMS, [1]))
+
+
 def test_settings_are_translated():
     found = sb3_ppo.translated(run.composed(run.Cell("halfcheetah_v4", "sb3", 1)))
     assert found["ppo"] == {
