@@ -29,9 +29,10 @@ class DeviceSettings:
         kernels: Whether rl8's own Triton kernels compute on CUDA: `"auto"`, where one agrees with the plain path and is
             faster, both tried at its first use; `"on"`, wherever there is one; or `"off"`. True and False stand for the
             last two, as YAML reads them so.
-        compile: Whether Inductor fuses the environment's physics, sampling and the loss (costs start-up time). On a
-            CPU small work of the default model (minibatches of some hundred env steps, layers of some dozen units) is
-            computed in C instead, which the system's C compiler makes once and `~/.cache/rl8` keeps.
+        compile: What is compiled: with `"auto"`, on a CPU, small work of the default model (minibatches of some hundred
+            env steps, layers of some dozen units), which is computed in C; the system's C compiler makes that once, and
+            `~/.cache/rl8` keeps it. With True Inductor also fuses the environment's physics, sampling and the loss,
+            which costs start-up time. With False nothing is.
         matmul_precision: float32 matrix products: `"highest"`, `"high"` (TF32 on CUDA) or `"medium"`.
         piece_size: Env steps per forward and backward pass; larger minibatches are computed in such pieces, with
             the same gradient. None takes what suits the model on a CPU, and the whole minibatch on CUDA.
@@ -46,7 +47,7 @@ class DeviceSettings:
     device: str = "cpu"
     graphs: bool = True
     kernels: str | bool = "auto"
-    compile: bool = False
+    compile: str | bool = "auto"
     matmul_precision: str = "high"
     piece_size: int | None = None
     num_threads: int | None = None
@@ -69,6 +70,9 @@ class DeviceSettings:
                 f"device.device={self.device!r} is unknown. Accepted: cpu, cuda, cuda:<index>. Try device.device=cpu."
             )
         check_choice("device.kernels", self.kernels, ("auto", "on", "off"))
+        if not isinstance(self.compile, bool):
+            check_choice("device.compile", self.compile, ("auto", "true", "false"))
+            object.__setattr__(self, "compile", {"true": True, "false": False}.get(self.compile, "auto"))
         if self.kernels == "on" and self.device == "cpu":
             raise ValueError(
                 "device.kernels=on has no effect with device.device=cpu: the kernels are for CUDA. Accepted there: "
@@ -80,6 +84,11 @@ class DeviceSettings:
         check_range("device.processes", self.processes, 1, integer=True, most=MAX_PROCESSES)
         check_range("device.max_restarts", self.max_restarts, 0, integer=True)
         check_range("device.patience_s", self.patience_s, 1.0)
+
+    @property
+    def inductor(self) -> bool:
+        """Whether Inductor compiles."""
+        return self.compile is True
 
 
 @dataclass(frozen=True)

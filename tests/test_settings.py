@@ -26,6 +26,7 @@ def test_devices(device):
             for value in ("gpu", "cuda:", "cuda:x", "cpux")
         ],
         (DeviceSettings, "kernels", "yes", "auto, on, off"),
+        (DeviceSettings, "compile", "yes", "auto, true, false"),
         (DeviceSettings, "matmul_precision", "low", "highest, high, medium"),
         (DeviceSettings, "num_threads", 10**6, "an integer up to 1,024"),
         (DeviceSettings, "piece_size", 0, "an integer >= 1 or null"),
@@ -52,7 +53,7 @@ def test_values_out_of_range_are_refused(settings, name, value, accepted):
         (TrainerSettings, "resume", [3], "text or null"),
         (TrainerSettings, "run_name", object(), "text or null"),
         (DeviceSettings, "graphs", 1, "true or false"),
-        (DeviceSettings, "compile", None, "true or false"),
+        (DeviceSettings, "compile", None, "text or true or false"),
         (DeviceSettings, "piece_size", 1.5, "an integer or null"),
         *[(TrainerSettings, name, "yes", "true or false") for name in ("track", "eval_deterministic", "render")],
         (TrainerSettings, "eval_num_envs", None, "an integer"),

@@ -1,4 +1,4 @@
-"""Small work on a CPU: the same iterations with autograd, without, and in C (`device.compile=true`), turn by turn.
+"""Small work on a CPU: the same iterations with autograd, without, and in C, turn by turn.
 
     OMP_NUM_THREADS=1 python -m experiments.throughput.small [--rounds 3] [--seconds 2] [--output FILE]
 
@@ -40,7 +40,7 @@ def build(num_envs: int, *, compiled: bool = False) -> Algorithm:
         sgd_minibatch_size=MINIBATCH,
         num_sgd_iters=20 if num_envs * HORIZON == MINIBATCH else 4,
         model_config={"hiddens": [64, 64], "activation": "tanh"},
-        device=DeviceSettings(num_threads=1, compile=compiled),
+        device=DeviceSettings(num_threads=1, compile="auto" if compiled else False),
     )
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     lines = [f"| environments | round | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
     for num_envs in NUM_ENVS:
         ways = build(num_envs), build(num_envs, compiled=True)
-        one_round(*ways, 0.1)  # lets memory be mapped, and Inductor compile the environment
+        one_round(*ways, 0.1)  # lets memory be mapped
         rounds = []
         for index in range(arguments.rounds):
             rounds.append(one_round(*ways, arguments.seconds))

@@ -4,7 +4,7 @@
 * Perceptrons are computed block by block with their gradient written out (`perceptron`).
 * Where that makes them faster, an update takes env steps in an order in which neighbours resemble each other.
 * Where minibatches are so small that operations cost more than what they compute, there are fewer of them (`small`),
-  or one call in C, if `device.compile` says so (`compiled`).
+  or one call in C, unless `device.compile=false` (`compiled`).
 * Where it does not, the forward pass of collect is kept for the update's first pass (`forward`).
 """
 
@@ -27,7 +27,7 @@ from rl8.execution.eager import Eager
 from rl8.execution.forward import ForwardPass, shares_to_keep
 from rl8.execution.kernels.loss import Terms
 from rl8.execution.pieces import Gradient, Loss, Piece, Rows, gradient, split
-from rl8.execution.small import Recipe, SmallSteps, small_act, small_steps
+from rl8.execution.small import Recipe, SmallSteps, may_be_small, small_act, small_steps
 from rl8.execution.threads import alone, side_by_side
 from rl8.policy.policy import Act, Policy
 from rl8.rollout.collect import collect, store_values
@@ -48,7 +48,7 @@ class CPU(Eager):
     def __init__(self, settings: DeviceSettings, **precision: Any) -> None:
         super().__init__(settings, **precision)
         # Inductor's code shares its own operations out, and compiles in one thread.
-        self.threads = 1 if settings.compile else self.num_threads
+        self.threads = 1 if settings.inductor else self.num_threads
         self.sorted = False
         self._ranks: Tensor | None = None  # place of each env step `[T * N]` in the order of the present update
         self._terms: Terms | None = None
@@ -61,20 +61,21 @@ class CPU(Eager):
         super().attach(env, policy, rollout, minibatches=minibatches)
         networks.equip(policy.model)
         policy.side_by_side = True  # nobody waits for where episodes end
-        self._library = library_for(self.settings)
         self.piece_size = self.settings.piece_size or networks.piece_size(policy.model)
         self.threads = self.threads if self.threads > 1 and policy.pure else 1
-        plain = self.amp_dtype is None and not self.settings.compile
+        plain = self.amp_dtype is None and not self.settings.inductor
         minibatch_size = rollout.horizon * rollout.num_envs // minibatches
         self._sorts = plain and networks.may_sort(policy.model, minibatch_size, self.threads)
         self.forward_shares: list[slice] = []
-        if minibatches == 1 and not self.settings.compile:
+        if minibatches == 1 and not self.settings.inductor:
             self.forward_shares = shares_to_keep(
                 policy, rollout.num_envs, rollout.horizon, piece_size=self.piece_size, threads=self.threads
             )
         whole = self.amp_dtype is None and not (self._sorts or self.forward_shares)
         whole = whole and len(self._shares(slice(0, minibatch_size))) == 1
         self._small_size = minibatch_size if whole else None  # of minibatches whose steps may be small
+        compiles = self.settings.compile is not False and may_be_small(policy, rollout.num_envs, self._small_size)
+        self._library = library() if compiles else None  # or why there is none
 
     def collect(self, *, deterministic: bool = False) -> None:
         """See `Eager.collect`."""
@@ -92,7 +93,8 @@ class CPU(Eager):
         )
 
     def _small_act(self) -> Callable[..., Act] | None:
-        found = None if self._library is None else compiled_act(self._library, self.policy, self.rollout)
+        built = self._library
+        found = compiled_act(built, self.policy, self.rollout) if isinstance(built, ctypes.CDLL) else None
         return found or small_act(self.policy, self.rollout.num_envs)
 
     def forget(self) -> None:
@@ -131,7 +133,7 @@ class CPU(Eager):
         if not (optimizer is None or self._terms is None or self._small_size is None):
             recipe = Recipe(optimizer, self._terms, max_grad_norm, self._small_size)
             self._small = small = small_steps(self.policy, self.rollout, recipe)
-            if small is not None and self._library is not None:
+            if small is not None and isinstance(self._library, ctypes.CDLL):
                 self._small = compiled_steps(self._library, small) or small
 
     def whole_step(self, rows: Rows) -> Tensor | None:
@@ -177,11 +179,11 @@ class CPU(Eager):
 
     def notes(self) -> list[str]:
         """See `Eager.notes`."""
-        reason = library() if self.settings.compile and not self._told else None
-        self._told = True
-        if not isinstance(reason, str) or self._small_size is None:
+        told, self._told = self._told, True
+        if told or not isinstance(self._library, str):
             return []
-        return [f"device.compile=true: {reason}; small updates are computed without, more slowly."]
+        said = str(self.settings.compile).lower()
+        return [f"device.compile={said}: {self._library}; small work is computed without, more slowly."]
 
     def state_dict(self) -> dict[str, Any]:
         """See `Eager.state_dict`."""
@@ -192,9 +194,3 @@ class CPU(Eager):
         super().load_state_dict(saved)
         self.sorted = saved.get("sorted", False)
         self._forward = None
-
-
-def library_for(settings: DeviceSettings) -> ctypes.CDLL | None:
-    """Return what computes small work in C, or None where nobody asked for that or it can't be built."""
-    built = library() if settings.compile else None
-    return None if isinstance(built, str) else built

@@ -120,7 +120,7 @@ class Eager:
     def compiled(self, function: Function) -> Function:
         """Return `function`, fused by Inductor at its first call if the settings say so; its random numbers stay."""
         options: Any = {"fallback_random": True, "size_asserts": False}  # sizes are looked at before its code is called
-        compiled: Any = torch.compile(function, dynamic=False, options=options) if self.settings.compile else function
+        compiled: Any = torch.compile(function, dynamic=False, options=options) if self.settings.inductor else function
         fused: Function = compiled
         return fused
 

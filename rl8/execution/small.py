@@ -71,6 +71,22 @@ def small_networks(policy: Policy, num_envs: int) -> tuple[Head | None, Networks
     return head, None if too_large else nets
 
 
+def may_be_small(policy: Policy, num_envs: int, minibatch_size: int | None) -> bool:
+    """Return whether a policy may act or learn by small work, as it is now.
+
+    Args:
+        policy: The policy.
+        num_envs: Environments that it acts in at once.
+        minibatch_size: Env steps that it learns from at once; None where they are divided.
+    """
+    nets = _known(policy)[1]
+    if nets is None:
+        return False
+    return small_networks(policy, num_envs)[1] is not None or not (
+        minibatch_size is None or _too_much(nets, minibatch_size)
+    )
+
+
 def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps | None:
     """Return what takes the steps of one update, or None where this file does not know how, or it would not gain.
 
@@ -82,8 +98,7 @@ def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps 
     head, nets = _known(policy)
     if head is None or nets is None or rollout.weights is not None:
         return None
-    widest = max(len(layer.bias) for layer in (*nets.policy, *nets.value))
-    if widest * recipe.minibatch_size > MOST_FLOATS or not _is_plain_adam(recipe.optimizer, nets.parameters):
+    if _too_much(nets, recipe.minibatch_size) or not _is_plain_adam(recipe.optimizer, nets.parameters):
         return None
     return SmallSteps(policy, rollout, head, nets, recipe)
 
@@ -164,6 +179,11 @@ class SmallSteps:
             maximize=False,
         )
         return torch.cat([found.parts, norm.unsqueeze(0)])
+
+
+def _too_much(nets: Networks, minibatch_size: int) -> bool:
+    """Return whether blocks of a minibatch's rows suit the caches better."""
+    return max(len(layer.bias) for layer in (*nets.policy, *nets.value)) * minibatch_size > MOST_FLOATS
 
 
 def _known(policy: Policy) -> tuple[Head | None, Networks | None]:

@@ -150,6 +150,19 @@ def test_parameters_that_lie_otherwise_are_left_to_torch(built):
     assert not torch.equal(weight, before)
 
 
+def test_small_work_is_compiled_unless_somebody_forbids_it_and_nothing_else(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("that was not wished")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    algorithm = Algorithm(CartPole, num_envs=8, horizon=4)
+    iterate(algorithm, 1)
+    assert isinstance(algorithm.execution._small, CompiledSteps) != isinstance(library(), str)
+    monkeypatch.setattr(cpu, "library", refuse)
+    for options in ({"num_envs": 1024, "horizon": 4}, {"device": DeviceSettings(compile=False)}):
+        iterate(Algorithm(CartPole, **{"num_envs": 8, "horizon": 8, **options}), 1)
+
+
 def test_who_looks_for_changes_of_a_parameter_finds_them(built):
     torch.manual_seed(0)
     algorithm = Algorithm(CartPole, num_envs=8, horizon=4, device=DeviceSettings(compile=True, num_threads=1))
