@@ -13,9 +13,12 @@ from rl8.execution.perceptron.perceptron import perceptron
 from rl8.execution.perceptron.piecewise import Piecewise, suits
 from rl8.execution.perceptron.similarity import CELL, MIN_CELLS, by_similarity
 from rl8.models import Model
+from rl8.nn import ACTIVATIONS as NAMED
 from rl8.nn import MLP
 from rl8.policy.policy import Policy
 from rl8.rollout.rollout import Rollout
+
+LISTENERS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 # Floats of the widest layer in a piece, where layers are computed in blocks that suit the caches whatever the piece.
 PIECE_FLOATS: Final = 2**22
@@ -36,8 +39,10 @@ def compute(net: MLP, rows: Tensor, layers: Sequence[Any]) -> Tensor | None:
 
     That is with other activations than `ACTIVATIONS`, and where layers do more than multiply and add.
     """
-    activation = ACTIVATIONS.get(net.activation_name)
-    if activation is None or rows.device.type != "cpu" or not bare(layers) or _transformed():
+    if rows.device.type != "cpu" or _transformed() or listened_everywhere():
+        return None
+    activation = ACTIVATIONS.get(activation_name(net))
+    if activation is None or not bare(layers):
         return None
     return perceptron(rows, _parts(layers), activation, len(net.layers))
 
@@ -45,7 +50,7 @@ def compute(net: MLP, rows: Tensor, layers: Sequence[Any]) -> Tensor | None:
 def piece_size(model: Model) -> int:
     """Return env steps that a thread computes in one pass."""
     nets = model.perceptrons
-    if not nets or nets[0].activation_name not in ACTIVATIONS:
+    if not nets or activation_name(nets[0]) not in ACTIVATIONS:
         return model.piece_size
     widest = max(max([net.size, *(weight.shape[1] for weight, _ in _parts(net.layers))]) for net in nets)
     return max(PIECE_FLOATS // widest, model.piece_size)
@@ -74,7 +79,7 @@ def order(policy: Policy, rollout: Rollout, shares: int) -> Tensor | None:
 
 def _activation(net: MLP) -> Activation | None:
     """Return a perceptron's activation, None where it is computed layer by layer."""
-    return ACTIVATIONS.get(net.activation_name) if bare(net.layers) else None
+    return ACTIVATIONS.get(activation_name(net)) if bare(net.layers) else None
 
 
 def _piecewise(net: MLP) -> bool:
@@ -92,15 +97,28 @@ def _parts(layers: Any) -> list[Layer]:
     return [(layer.weight, layer.bias) for layer in layers]
 
 
+def activation_name(net: MLP) -> str:
+    """Return the name of a perceptron's activation; empty if another was put in its place, or somebody listens."""
+    own = type(net.activation) is NAMED.get(net.activation_name) and not _changed(net.activation)
+    return net.activation_name if own else ""
+
+
 def bare(layers: Any) -> bool:
     """Return whether layers do nothing but multiply and add: none was replaced, and nobody listens to one."""
-    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return len(layers) > 0 and all(
-        type(layer) is nn.Linear
-        and getattr(layer, "bias", None) is not None
-        and not any(getattr(layer, name) for name in hooks)
+        type(layer) is nn.Linear and getattr(layer, "bias", None) is not None and not _changed(layer)
         for layer in layers
     )
+
+
+def _changed(module: nn.Module) -> bool:
+    """Return whether somebody listens to a module or has put another function in the place of its own."""
+    return "forward" in vars(module) or any(getattr(module, name) for name in LISTENERS)
+
+
+def listened_everywhere() -> bool:
+    """Return whether somebody listens to all modules there are."""
+    return bool(torch.nn.modules.module._has_any_global_hook())
 
 
 def _transformed() -> bool:

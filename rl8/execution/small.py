@@ -24,6 +24,7 @@ from torch import Tensor
 from rl8.execution.kernels.known import Networks, head_of, mask_of, networks_of, noise_for
 from rl8.execution.kernels.loss import Discrete, Gaussian, Head, Samples, Terms
 from rl8.execution.kernels.networks import forward, update
+from rl8.execution.networks import LISTENERS, listened_everywhere
 from rl8.execution.perceptron.perceptron import FEW_FLOATS
 from rl8.execution.pieces import Rows
 from rl8.policy.policy import Act, Policy
@@ -34,7 +35,6 @@ from rl8.specs import Nested
 MOST_FLOATS: Final = 2**17
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")  # what Adam keeps of a parameter, beside "step"
-LISTENERS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class Recipe(NamedTuple):
@@ -194,7 +194,7 @@ def _known(policy: Policy) -> tuple[Head | None, Networks | None]:
 
 def _as_built(policy: Policy) -> bool:
     """Return whether nobody listens to a part of a policy or has put another function in the place of its own."""
-    return not any(
+    return not listened_everywhere() and not any(
         any(getattr(module, name) for name in LISTENERS) or not _functions(type(module)).isdisjoint(vars(module))  # type: ignore[arg-type]
         for module in policy.modules()
     )

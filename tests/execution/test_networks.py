@@ -107,3 +107,24 @@ def test_an_equipped_network_can_be_copied_and_saved(tmp_path):
     plain.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert isinstance(plain.policy_net.layers[0], nn.Linear)
     torch.testing.assert_close(plain(torch.ones(1, 2, 3)).values, model(torch.ones(1, 2, 3)).values)
+
+
+@pytest.mark.parametrize("part", ["the activation", "a layer's function", "a listener", "a listener to everything"])
+def test_what_is_changed_in_a_network_acts(part):
+    net = MLP(3, [4, 4])
+    net.compute = networks.compute
+    rows = torch.randn(5, 3)
+    before, heard = net(rows), []
+    handle = None
+    if part == "the activation":
+        net.activation = nn.Identity()
+    elif part == "a layer's function":
+        net.layers[0].forward = lambda inputs: heard.append(None) or torch.ones(5, 4)
+    elif part == "a listener":
+        net.activation.register_forward_hook(lambda *_: heard.append(None))
+    else:
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: heard.append(None))
+    after = net(rows)
+    if handle is not None:
+        handle.remove()
+    assert heard or not torch.allclose(before, after)

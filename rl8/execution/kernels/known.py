@@ -15,7 +15,7 @@ from rl8 import distributions, specs
 from rl8.data import ACTION_MASK
 from rl8.execution.kernels.loss import Discrete, Gaussian, Head, Samples, cells_of
 from rl8.execution.kernels.networks import Layer
-from rl8.execution.networks import bare
+from rl8.execution.networks import activation_name, bare
 from rl8.models import MLPModel
 from rl8.policy.policy import Policy
 from rl8.rollout.rollout import Minibatch
@@ -66,14 +66,16 @@ def networks_of(policy: Policy, head: Head) -> Networks | None:
         return None
     heads = model.policy_head, model.value_head
     found = [[*net.layers, end.linear] for net, end in zip(model.perceptrons, heads, strict=True)]
-    names = {net.activation_name for net in model.perceptrons}
+    names = {activation_name(net) for net in model.perceptrons}
     log_stds = list(model.policy_head.log_stds)
     outputs = sum(head.sizes) if isinstance(head, Discrete) else head.size
     plain = len(names) == 1 and names <= set(ACTIVATIONS) and all(map(bare, found))
     if not plain or len(log_stds) != isinstance(head, Gaussian) or found[0][-1].weight.shape[0] != outputs:
         return None
     policy_net, value_net = ([Layer(layer.weight, layer.bias) for layer in layers] for layers in found)
-    return Networks(policy_net, value_net, names.pop(), log_stds[0] if log_stds else None)
+    networks = Networks(policy_net, value_net, names.pop(), log_stds[0] if log_stds else None)
+    # a parameter that stands twice has one derivative: the sum of both
+    return networks if len({id(each) for each in networks.parameters}) == len(networks.parameters) else None
 
 
 def noise_for(head: Head, rows: int, device: torch.device) -> Tensor:
