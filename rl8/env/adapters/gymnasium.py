@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +133,8 @@ class GymnasiumEnv(VectorEnv):
         num_envs: Number of environments.
         horizon: Steps between resets; None if unknown.
         device: Where the policy is; the environments run on the host.
-        id: Its name, e.g. `CartPole-v1`; `module:Name-v0` imports the module that registers it.
+        id: Its name, e.g. `CartPole-v1`; `module:Name-v0` imports the module that registers it, `Space/Name-v0` asks an
+            installed package that offers that namespace.
         kwargs: Keywords for the task, e.g. `{gravity: 3.7}`.
         vectorization: `sync` steps one environment after the other, `async` each in a process, `own` takes the task's
             own vectorized class.
@@ -206,6 +208,7 @@ def _make(
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
     with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):
+        _let_register(id)
         vec = gymnasium.make_vec(id, num_envs, vectorization_mode=VECTORIZATION[vectorization], **options, **kwargs)
     modes = (getattr(vec, "metadata", None) or {}).get("render_modes", [])
     if kwargs.get("render_mode") not in (None, *modes):
@@ -217,6 +220,16 @@ def _make(
     for build in of_all:
         vec = build(vec)
     return vec
+
+
+def _let_register(id: str) -> None:
+    """Let the package of a namespace register its tasks, as its entry point offers; Gymnasium 1.4 asks none."""
+    import gymnasium
+
+    namespace, slash, _ = id.partition("/")
+    if slash and not any(str(name).startswith(f"{namespace}/") for name in gymnasium.registry):
+        for offered in importlib.metadata.entry_points(group="gymnasium.envs", name=namespace):
+            offered.load()()
 
 
 def _asked(id: str, kwargs: Mapping[str, Any]) -> str:

@@ -267,6 +267,20 @@ def test_mistakes_are_named(options, message):
         GymnasiumEnv(2, **options)
 
 
+def test_an_installed_package_registers_its_tasks(monkeypatch, tmp_path):
+    offer = tmp_path / "counting-1.0.dist-info"
+    offer.mkdir()
+    (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1.0\n")
+    (offer / "entry_points.txt").write_text("[gymnasium.envs]\nCounting = counting_tasks:register\n")
+    (tmp_path / "counting_tasks.py").write_text(
+        "import gymnasium\n\ndef register():\n"
+        "    gymnasium.register('Counting/Count-v0', entry_point='tests.env.adapters.tasks:Count')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert GymnasiumEnv(2, id="Counting/Count-v0").action_spec == Categorical(2)
+    gym.registry.pop("Counting/Count-v0")
+
+
 def test_a_vector_environment_must_say_how_it_begins_anew():
     vec = count_vec("SAME_STEP")
     vec.metadata = {}
