@@ -80,11 +80,8 @@ def may_be_small(policy: Policy, num_envs: int, minibatch_size: int | None) -> b
         minibatch_size: Env steps that it learns from at once; None where they are divided.
     """
     nets = _known(policy)[1]
-    if nets is None:
-        return False
-    return small_networks(policy, num_envs)[1] is not None or not (
-        minibatch_size is None or _too_much(nets, minibatch_size)
-    )
+    learns = nets is not None and minibatch_size is not None and not _too_much(nets, minibatch_size)
+    return learns or small_networks(policy, num_envs)[1] is not None
 
 
 def small_steps(policy: Policy, rollout: Rollout, recipe: Recipe) -> SmallSteps | None:
