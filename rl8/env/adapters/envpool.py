@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,11 @@ class PoolEnv(VectorEnv):
                 f"batch_size={pool.config['batch_size']} of this pool differs from num_envs="
                 f"{pool.config['num_envs']}: a step would return some environments only. Leave batch_size away."
             )
-        super().__init__(pool, horizon, device=device, autoreset="disabled")
+        with warnings.catch_warnings():
+            # EnvPool gives the limits of float32 as float64, and Gymnasium says so for each: nobody could mend it
+            noise = r".*Box (low|high)'s precision lowered by casting"
+            warnings.filterwarnings("ignore", noise, UserWarning, r"gymnasium\.spaces\.box")
+            super().__init__(pool, horizon, device=device, autoreset="disabled")
 
     def begin(self, seed: int) -> Nested:
         """Start all environments anew; the seed has no effect."""

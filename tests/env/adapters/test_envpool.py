@@ -1,10 +1,15 @@
+import re
 import sys
+import warnings
 from collections import namedtuple
 from types import ModuleType, SimpleNamespace
 
+import gymnasium
+import numpy as np
 import pytest
 
 from rl8.env.adapters.envpool import EnvPoolEnv, PoolEnv
+from rl8.specs import Unbounded
 from tests.env.adapters.tasks import Pool
 from tests.env.adapters.test_gymnasium import FIRST, SECOND, transitions
 
@@ -14,6 +19,28 @@ def test_what_ended_is_reset_at_once_so_that_every_step_is_a_step():
     assert first[:4] == FIRST
     assert second[:4] == SECOND
     assert [len(first), len(second)] == [6, 6]
+
+
+class Wide(Pool):
+    """Gives limits of float32 as float64, as EnvPool does, and warns of something else."""
+
+    single_observation_space = property(lambda self: wide_space(), lambda self, space: None)
+
+
+def wide_space():
+    warnings.warn("it is late", stacklevel=1)
+    return gymnasium.spaces.Box(np.zeros(1), np.full(1, 9.0), (1,), np.float32)
+
+
+def test_limits_in_double_precision_are_no_warning_and_others_are():
+    said = []
+    for make in (wide_space, lambda: PoolEnv(Wide())):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made = make()
+        said.append([re.sub(r".*WARN: | precision.*", "", str(warning.message)) for warning in caught])
+    assert made.observation_spec == Unbounded(1)
+    assert said == [["it is late", "Box low's", "Box high's"], ["it is late"]]
 
 
 def test_a_pool_must_return_all_environments():
@@ -63,7 +90,6 @@ def test_a_task_by_its_id(given):
         EnvPoolEnv(2, id="Pong-v4")
 
 
-@pytest.mark.filterwarnings("ignore:.*Box (low|high)'s precision")
 def test_the_library_itself_trains():
     pytest.importorskip(
         "envpool", reason="the extra rl8[envpool] is not installed: it takes 700 MB", exc_type=ImportError
