@@ -100,6 +100,28 @@ def is_simple(hint: Any) -> bool:
     return all(kind in _NOUNS for kind in kinds_of(hint))
 
 
+def check_list(key: str, value: Any, hint: Any) -> None:
+    """Check that a value is a list where a type allows lists alone; a text would be taken as one of its letters.
+
+    Args:
+        key: Name of the option, as the user types it.
+        value: What the user gave.
+        hint: A type, or a union of types.
+
+    Raises:
+        TypeError: If it is of another kind.
+    """
+    kinds = kinds_of(hint)
+    lists = [kind for kind in kinds if get_origin(kind) in (Sequence, list, tuple)]
+    null = type(None) in kinds
+    if len(lists) + null < len(kinds) or is_list(value) or (null and value is None):
+        return
+    accepted, advised = (" or null", "null") if null else ("", "[]")
+    if isinstance(value, (str, int, float)):
+        advised = f"[{as_text(value)}]"
+    raise TypeError(f"{key}={as_text(value)} is of the wrong kind. Accepted: a list{accepted}. Try '{key}={advised}'.")
+
+
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested mappings by dotted name."""
     for name, value in values.items():

@@ -32,7 +32,7 @@ from rl8.config.files import HYDRA_KEYS
 from rl8.config.schema import Part, Plan
 from rl8.config.targets import GIVEN
 from rl8.guest import torch_settings
-from rl8.kinds import as_text, convert, first_arguments, is_simple
+from rl8.kinds import as_text, check_list, convert, first_arguments, is_simple
 from rl8.parallel import launched
 from rl8.ppo import effects
 from rl8.ppo.hyperparameters import Hyperparameters
@@ -265,6 +265,8 @@ def check_options(part: Part, cls: Callable[..., Any], given: Sequence[str] = ()
     for name, value in part.options.items():
         if name in hints and is_simple(hints[name]):
             part.options[name] = convert(f"{part.key}.{name}", value, hints[name], _default(parameters[name]))
+        elif name in hints:
+            check_list(f"{part.key}.{name}", value, hints[name])
     for name, parameter in parameters.items():
         is_open = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
         if is_open and name in accepted and name not in part.options:

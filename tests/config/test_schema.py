@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from omegaconf import OmegaConf
 from rl8.config.compose import checked, composer
 from rl8.config.schema import Goal, check, convert, part
 from rl8.config.values import options
+from rl8.kinds import check_list
 from rl8.ppo.hyperparameters import Hyperparameters
 from rl8.settings import TrainerSettings
 
@@ -211,6 +213,38 @@ def test_an_absolute_schedule_sets_the_rate_unless_both_are_typed():
     assert found.optimizer.options["lr"] == found.config["algo"]["optimizer"]["lr"] == 0.25
     with pytest.raises(ValueError, match=r"^algo.optimizer.lr=0.125 would have no effect: .* starts with 0.25. Try "):
         plan(*words, "algo.optimizer.lr=0.125")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (
+            "state",
+            Sequence[str] | None,
+            r"key=state is of the wrong .* Accepted: a list or null\. Try 'key=\[state\]'",
+        ),
+        (3, Sequence[int], r"key=3 is of the wrong kind\. Accepted: a list\. Try 'key=\[3\]'"),
+        ({"a": 1}, list[str] | None, r"key={a: 1} is of the wrong kind\. Accepted: a list or null\. Try 'key=null'"),
+        (None, tuple[int, ...], r"key=null is of the wrong kind\. Accepted: a list\. Try 'key=\[\]'"),
+    ],
+)
+def test_what_must_be_a_list_is_no_text_or_number(value, hint, message):
+    with pytest.raises(TypeError, match=message):
+        check_list("key", value, hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (["a"], Sequence[str]),
+        (None, Sequence[str] | None),
+        ((1, 2), tuple[int, ...]),
+        ("a", str | Sequence[str]),
+        (1, Any),
+    ],
+)
+def test_lists_and_what_else_a_type_allows_are_taken(value, hint):
+    check_list("key", value, hint)
 
 
 def test_a_value_of_another_kind_is_answered_with_the_files_own():
