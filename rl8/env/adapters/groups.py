@@ -22,14 +22,16 @@ def chosen_groups(observed: Mapping[str, Any], wanted: Sequence[str] | None) -> 
     """Return which groups are observed: those that are wanted, or the one for the policy.
 
     Raises:
-        ValueError: If there is no such group.
+        ValueError: If there is no such group, or none is wanted.
     """
     known = [str(name) for name in observed]
     if wanted is None:
         return [next((name for name in ACTOR_GROUPS if name in known), known[0])]
+    if not wanted:
+        raise ValueError(f"env.groups=[] leaves nothing to observe. Accepted: {', '.join(known)}. Try env.groups=null.")
     for name in wanted:
         if name not in known:
-            raise ValueError(unknown("observation group in env.groups", name, known))
+            raise ValueError(unknown("observation group in env.groups", str(name), known))
     return list(wanted)
 
 

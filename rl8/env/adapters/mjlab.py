@@ -8,6 +8,7 @@ import torch
 
 from rl8.checks import check_choice, unknown
 from rl8.env.adapters.manager import ManagerEnv
+from rl8.env.adapters.mujoco import load_mujoco
 from rl8.env.adapters.opaque import check_installed, draw_seed
 
 
@@ -44,6 +45,7 @@ class MjlabEnv(ManagerEnv):
         check_installed("mjlab", "env=mjlab")
         if render_mode is not None:
             check_choice("env.render_mode", render_mode, ["rgb_array"])
+        load_mujoco(drawing=render_mode is not None)
         import mjlab.tasks  # noqa: F401 (registers them)
         from mjlab.envs import ManagerBasedRlEnv
         from mjlab.tasks.registry import list_tasks, load_env_cfg

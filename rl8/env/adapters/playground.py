@@ -17,12 +17,15 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from rl8.checks import check_choice, check_range, unknown
+from rl8.checks import check_choice, check_range, first_line, unknown
 from rl8.data import FINAL_OBS, METRICS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.groups import chosen_groups, metric_name, observed_groups, plain, spec_of
-from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords
-from rl8.kinds import dotted
+from rl8.env.adapters.mujoco import cannot_draw, load_mujoco
+from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords, made_of
+from rl8.kinds import as_text, dotted
 from rl8.specs import Bounded, Nested
+
+IMPLEMENTATIONS = ("jax", "warp")
 
 
 class PlaygroundEnv(OpaqueEnv):
@@ -52,6 +55,8 @@ class PlaygroundEnv(OpaqueEnv):
         ValueError: If Playground, the task, an entry or a group can't be found, or JAX can't use the device.
     """
 
+    made_by = "env.config"
+
     # JAX's: states, ages [N], first states, key of random numbers, and what torch was lent or lent
     _state: Any
     _ages: Any
@@ -75,27 +80,33 @@ class PlaygroundEnv(OpaqueEnv):
         render_mode: str | None = None,
     ) -> None:
         if impl is not None:
-            check_choice("env.impl", impl, ["jax", "warp"])
+            check_choice("env.impl", impl, IMPLEMENTATIONS)
         if render_mode is not None:
             check_choice("env.render_mode", render_mode, ["rgb_array"])
         check_range(
             "env.episode_length", episode_length, 1, integer=True, optional=True, hint="env.episode_length=1000"
         )
         check_installed("mujoco_playground", "env=playground", "Type: pip install 'rl8[playground]'.")
+        load_mujoco(drawing=render_mode is not None)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU for itself
         super().__init__(num_envs, horizon, device=device)
         changed = dict(dotted(keywords("env.config", config)))
-        changed |= {} if impl is None else {"impl": impl}
-        changed |= {} if episode_length is None else {"episode_length": episode_length}
+        for name, value in {"impl": impl, "episode_length": episode_length}.items():
+            if value is not None and changed.setdefault(name, value) != value:
+                raise ValueError(
+                    f"env.{name}={value}, but env.config={{{name}: {as_text(changed[name])}}}. Accepted: one of them. "
+                    f"Try env.{name}=null."
+                )
         self.task = _compiled(task, json.dumps(changed), str(self.device))
         self.full_reset = full_reset
         self.groups: list[str] | None = None
-        self._draw(0)
+        with made_of(_asked(task, changed), lambda: "", "reset"):
+            self._draw(0)
         if isinstance(self._state.obs, Mapping):
             self.groups = chosen_groups(self._state.obs, groups)
         elif groups is not None:
             raise ValueError(
-                f"env.groups={list(groups)}: {task} observes one thing, without groups. Try env.groups=null."
+                f"env.groups={as_text(groups)}: {task} observes one thing, without groups. Try env.groups=null."
             )
         self.observation_spec = spec_of(self._observed(self._state.obs))
         self.action_spec = Bounded(-1.0, 1.0, (self.task.env.action_size,))
@@ -207,17 +218,20 @@ def _compiled(task: str, changed: str, device: str) -> _Task:
 
     place = _place(device)
     with jax.default_device(place):
-        env, episode_length = _load(task, json.loads(changed), on_cpu=place.platform == "cpu")
+        env, config = _load(task, json.loads(changed), on_cpu=place.platform == "cpu")
+    episode_length, repeat = int(config.episode_length), int(config.get("action_repeat", 1))
 
     def reset(key: Any, num_envs: int) -> tuple[Any, Any]:
         key, drawn = jax.random.split(key)
         return key, jax.vmap(env.reset)(jax.random.split(drawn, num_envs))
 
     def step(state: Any, ages: Any, actions: Any) -> tuple[Any, Any, Any]:
-        state = state.replace(done=jnp.zeros_like(state.done))
-        state = jax.vmap(env.step)(state, jnp.clip(actions, -1.0, 1.0))
-        ages = ages + 1
-        terminated = state.done > 0
+        actions, reward, terminated = jnp.clip(actions, -1.0, 1.0), 0.0, False
+        for _ in range(repeat):
+            state = jax.vmap(env.step)(state.replace(done=jnp.zeros_like(state.done)), actions)
+            # what comes after an end within one action counts no more
+            reward, terminated = reward + jnp.where(terminated, 0.0, state.reward), terminated | (state.done > 0)
+        state, ages = state.replace(reward=reward), ages + repeat
         truncated = (ages >= episode_length) & ~terminated
         return state, ages, (terminated | truncated, terminated, truncated)
 
@@ -254,8 +268,8 @@ def _place(device: str) -> Any:
         ) from error
 
 
-def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int]:
-    """Return a task and the steps of its episodes."""
+def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, Any]:
+    """Return a task and its configuration."""
     from mujoco_playground import registry
 
     if task not in registry.ALL_ENVS:
@@ -265,6 +279,7 @@ def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int
     for name in changed:
         if name not in known:
             raise ValueError(unknown("entry of the task in env.config", name, known))
+    asked = _asked(task, changed)
     if on_cpu and "impl" in known:
         changed = {"impl": "jax"} | changed
     for name, value in changed.items():
@@ -272,19 +287,49 @@ def _load(task: str, changed: dict[str, Any], *, on_cpu: bool) -> tuple[Any, int
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
             raise TypeError(f"env.config={{{name}: {value}}} does not fit {task}: {error}") from error
-    known = dict(dotted(config.to_dict()))
-    if {"sim_dt", "ctrl_dt"} <= known.keys():  # with less than one step of the physics nothing would move
-        check_range("env.config.sim_dt", known["sim_dt"], 0, low_open=True)
-        check_range("env.config.ctrl_dt", known["ctrl_dt"], known["sim_dt"])
-    try:
-        env = registry.load(task, config=config)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise ValueError(
-            f"env.task={task} needs the models of mujoco_menagerie, which Playground fetches by git at first use, "
-            f"and that failed: {str(error).rstrip('.')}. Try again with a network, or a task of the DM Control Suite, "
-            "e.g. env.task=CartpoleBalance."
-        ) from error
-    return env, int(config.episode_length)
+    _check_entries(dict(dotted(config.to_dict())), changed, known)
+    with made_of(asked, lambda: ""):
+        try:
+            return registry.load(task, config=config), config
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise ValueError(
+                f"env.task={task} needs the models of mujoco_menagerie, which Playground fetches by git at first use, "
+                f"and that failed: {str(error).rstrip('.')}. Try again with a network, or a task of the DM Control "
+                "Suite, e.g. env.task=CartpoleBalance."
+            ) from error
+
+
+def _check_entries(config: Mapping[str, Any], changed: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    """Check entries of a task's configuration that Playground takes as they are.
+
+    Args:
+        config: All, by dotted name.
+        changed: Those that were changed.
+        usual: The task's own.
+
+    Raises:
+        ValueError: If one is out of range, or nothing that Playground does.
+    """
+    for name in ("episode_length", "action_repeat"):
+        if name in config:
+            check_range(f"env.config.{name}", config[name], 1, integer=True, hint=f"env.config.{name}={usual[name]}")
+    if "impl" in changed:
+        check_choice("env.config.impl", changed["impl"], IMPLEMENTATIONS)
+    if {"sim_dt", "ctrl_dt"} <= config.keys():  # with less than one step of the physics nothing would move
+        control, physics = config["ctrl_dt"], config["sim_dt"]
+        check_range("env.config.sim_dt", physics, 0, low_open=True, hint=f"env.config.sim_dt={usual['sim_dt']}")
+        check_range("env.config.ctrl_dt", control, physics, hint=f"env.config.ctrl_dt={physics}")
+        steps = round(control / physics)
+        if changed.keys() & {"sim_dt", "ctrl_dt"} and abs(steps * physics - control) > 1e-6 * control:
+            raise ValueError(
+                f"env.config.ctrl_dt={control} is no multiple of sim_dt={physics}, and would act as {steps * physics:g}"
+                f". Accepted: whole steps of the physics. Try 'env.config={{ctrl_dt: {steps * physics:g}}}'."
+            )
+
+
+def _asked(task: str, changed: Mapping[str, Any]) -> str:
+    """Return what was typed to name a task."""
+    return f"env.task={task}" + (f", env.config={as_text(changed)}" if changed else "")
 
 
 class _Painter:
@@ -304,10 +349,7 @@ class _Painter:
         try:
             self.renderer = mujoco.Renderer(model, height=240, width=320)
         except Exception as error:  # what a platform raises depends on its libraries
-            raise ValueError(
-                f"env.render_mode=rgb_array: MuJoCo can't draw on this machine: {error}. Set MUJOCO_GL=egl in the "
-                "environment where there is no screen, or try env.render_mode=null."
-            ) from error
+            raise ValueError(cannot_draw(first_line(error))) from error
 
     def __call__(self, data: Any, index: int) -> NDArray[np.uint8]:
         """Return a picture `[height, width, 3]`."""

@@ -70,7 +70,7 @@ class Config:
 
     def __init__(self):
         self.entries = {"episode_length": 4, "impl": "warp", "scales": {"action": 1.0}}
-        self.entries |= {"ctrl_dt": 0.02, "sim_dt": 0.01}
+        self.entries |= {"ctrl_dt": 0.02, "sim_dt": 0.01, "action_repeat": 1}
 
     def to_dict(self):
         return self.entries
@@ -84,6 +84,9 @@ class Config:
             if isinstance(value, str) and not isinstance(into[last], str):
                 raise TypeError(f"Could not override field '{last}'")
             into[last] = value
+
+    def get(self, name, default):
+        return self.entries.get(name, default)
 
     @property
     def episode_length(self):
@@ -99,6 +102,8 @@ class Count:
 
     def __init__(self, config):
         self.config = config.entries
+        if self.config["scales"]["action"] < 0:
+            raise NotImplementedError("no negative scale")
 
     def reset(self, key):
         drawn = np.float32(key[0] / 2**31)
@@ -164,6 +169,7 @@ def put_in_place(monkeypatch):
         vars(made).update(contents)
         monkeypatch.setitem(sys.modules, name, made)
 
+    monkeypatch.setenv("MUJOCO_GL", "egl")  # else chosen when it draws
     module(
         "jax",
         numpy=np,

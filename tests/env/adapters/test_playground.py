@@ -105,7 +105,9 @@ def test_groups():
     both.validate()
     with pytest.raises(ValueError, match=r"Unknown observation group in env.groups 'stat'. Did you mean 'state'\?"):
         PlaygroundEnv(2, task="GroupedCount", groups=["stat"])
-    with pytest.raises(ValueError, match=r"env.groups=\['state'\]: Count observes one thing, without groups"):
+    with pytest.raises(ValueError, match=r"env.groups=\[\] leaves nothing to observe. Accepted: privileged_state"):
+        PlaygroundEnv(2, task="GroupedCount", groups=[])
+    with pytest.raises(ValueError, match=r"env.groups=\[state\]: Count observes one thing, without groups"):
         Env(2, groups=["state"])
 
 
@@ -148,10 +150,20 @@ def test_a_task_is_compiled_once_for_training_and_evaluation():
     assert Env(2).task is not Env(2, episode_length=9).task
 
 
+def test_an_action_is_repeated_as_the_task_says_and_what_follows_an_end_pays_nothing():
+    env = Env(2, config={"action_repeat": 2})
+    run(env, 1)
+    out = env.step(torch.tensor([[0.25], [1.0]]))
+    assert out["rewards"].tolist() == [0.5, 1.0]
+    assert out["terminated"].tolist() == [False, True]
+    assert out["truncated"].tolist() == [True, False]  # two actions are the four steps of an episode
+
+
 def test_the_configuration_of_the_task():
     env = Env(2, config={"scales": {"action": 2.0}, "episode_length": 1})
     assert env.task.env.config == {
-        "scales": {"action": 2.0}, "episode_length": 1, "impl": "jax", "ctrl_dt": 0.02, "sim_dt": 0.01
+        "scales": {"action": 2.0}, "episode_length": 1, "impl": "jax", "ctrl_dt": 0.02, "sim_dt": 0.01,
+        "action_repeat": 1,
     }  # fmt: skip
     assert run(env, 1, 0.5)[1]["rewards"].tolist() == [1.0, 1.0]
     assert Env(2, impl="warp").task.env.config["impl"] == "warp"
@@ -173,6 +185,28 @@ def test_the_configuration_of_the_task():
             {"config": {"ctrl_dt": 0.001}},
             ValueError,
             r"env.config.ctrl_dt=0.001 is out of range. Accepted: a number >= 0.01",
+        ),
+        (
+            {"config": {"ctrl_dt": 0.025}},
+            ValueError,
+            r"ctrl_dt=0.025 is no multiple of sim_dt=0.01, and would act as 0.02. .* Try 'env.config={ctrl_dt: 0.02}'",
+        ),
+        (
+            {"config": {"episode_length": 0}},
+            ValueError,
+            r"env.config.episode_length=0 is out of range. Accepted: an integer >= 1",
+        ),
+        ({"config": {"action_repeat": 0}}, ValueError, r"env.config.action_repeat=0 is out of range"),
+        ({"config": {"impl": "cpp"}}, ValueError, r"env.config.impl='cpp' is unknown. Accepted: jax, warp"),
+        (
+            {"config": {"scales": {"action": -1.0}}},
+            ValueError,
+            r"env.task=Count, env.config={scales.action: -1.0} can't be made: NotImplementedError: no negative scale",
+        ),
+        (
+            {"episode_length": 9, "config": {"episode_length": 5}},
+            ValueError,
+            r"env.episode_length=9, but env.config={episode_length: 5}. Accepted: one of them",
         ),
         ({"config": {"sim_dt": 0.0}}, ValueError, r"env.config.sim_dt=0.0 is out of range. Accepted: a number > 0"),
         ({"impl": "torch"}, ValueError, r"env.impl='torch' is unknown. Accepted: jax, warp"),
@@ -201,5 +235,5 @@ def test_pictures_and_closing(monkeypatch):
     env.close()
     assert renderer.closed
     monkeypatch.setattr(jax_stand_in.Renderer, "fails", True)
-    with pytest.raises(ValueError, match=r"MuJoCo can't draw on this machine: no OpenGL context. Set MUJOCO_GL=egl"):
+    with pytest.raises(ValueError, match=r"MuJoCo can't draw on this machine: no OpenGL context. Accepted: a screen"):
         Env(2, render_mode="rgb_array")
