@@ -170,7 +170,9 @@ class Evaluation:
         text = re.sub(r"\bhorizon=", "trainer.eval_horizon=", str(errors[0]))
         text = re.sub(r"\bnum_envs=", "trainer.eval_num_envs=", text)
         text = re.sub(r"\benv_config\b", "trainer.eval_env_config", text)
-        given = f" with trainer.eval_env_config={as_text(settings.eval_env_config)}" if settings.eval_env_config else ""
+        config = settings.eval_env_config
+        named = config is None or text.startswith("trainer.eval_env_config=")
+        given = "" if named else f" with trainer.eval_env_config={as_text(config)}"
         raise ValueError(f"The evaluation's environment is refused{given}: {text}") from errors[0]
 
     def _make(self, num_envs: int) -> Evaluator:

@@ -72,6 +72,8 @@ class EnvPoolEnv(PoolEnv):
         ValueError: If EnvPool or the task can't be found.
     """
 
+    made_by = "env.kwargs"
+
     def __init__(
         self,
         num_envs: int,

@@ -146,6 +146,8 @@ class GymnasiumEnv(VectorEnv):
         ValueError: If Gymnasium, the task or a wrapper can't be found.
     """
 
+    made_by = "env.kwargs"
+
     def __init__(
         self,
         num_envs: int,

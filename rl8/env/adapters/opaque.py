@@ -32,6 +32,7 @@ class OpaqueEnv(Env):
     begins_anew = True
     # options that lead to the one that asks for pictures
     drawn_by: tuple[str, ...] = ("render_mode",)
+    made_by: str | None = None  # key whose value says how the library makes it
 
     def __init__(
         self, num_envs: int, /, horizon: int | None = None, *, device: torch.device | str | None = "cpu"
@@ -62,9 +63,10 @@ class OpaqueEnv(Env):
             ValueError: If settings are given; these environments take theirs when they are made.
         """
         if config:
+            other = f", or for training and evaluation '{self.made_by}={as_text(config)}'" if self.made_by else ""
             raise ValueError(
-                f"env_config={dict(config)} has no effect: {type(self).__name__} takes its settings when it is made. "
-                "Try env_config=null, and 'env.kwargs={name: value}' for Gymnasium and EnvPool."
+                f"env_config={as_text(config)} has no effect: {type(self).__name__} takes its settings when it is "
+                f"made. Try env_config=null{other}."
             )
         self.resets += 1
         return self.begin(draw_seed())

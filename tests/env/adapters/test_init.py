@@ -113,7 +113,7 @@ def test_a_reset_between_ends_is_refused_and_never_the_default(env):
 
 def test_settings_for_a_reset_are_refused():
     algorithm = Algorithm(GymnasiumEnv, num_envs=2, horizon=4)
-    with pytest.raises(ValueError, match=r"env_config=\{'gravity': 3.7\} has no effect"):
+    with pytest.raises(ValueError, match=r"env_config={gravity: 3.7} has no effect"):
         algorithm.collect(env_config={"gravity": 3.7})
 
 
