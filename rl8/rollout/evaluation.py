@@ -85,17 +85,31 @@ class Evaluator:
         with _undisturbed(self.policy):
             self.env.reset(config=copy.deepcopy(config))
 
-    def run(self, *, config: dict[str, Any] | None = None, deterministic: bool = True) -> Metrics:
+    def run(
+        self,
+        *,
+        config: dict[str, Any] | None = None,
+        deterministic: bool = True,
+        on_pause: Callable[[FirstEpisodes], None] | None = None,
+    ) -> Metrics:
         """Return metrics of one horizon or one episode from a reset: `returns/mean` and so on, 0-d tensors.
 
         Args:
             config: Settings for the environment's reset; those of earlier calls stay until others are given.
             deterministic: Whether actions are the distribution's mode rather than a sample.
+            on_pause: Called with what was played whenever the host has asked and episodes go on.
         """
         rollout = self.rollout
+
+        def goes_on(played: FirstEpisodes) -> bool:
+            going = bool(played.going.any())
+            if going and on_pause is not None:
+                on_pause(played)
+            return going
+
         if self.episodes:
             with _undisturbed(self.policy):
-                return self._first_episodes(config, deterministic, lambda played: bool(played.going.any())).metrics()
+                return self._first_episodes(config, deterministic, goes_on).metrics()
         if self._replayed is None or not (config is None or _same(config, self._config)):
             self._play(config, deterministic, None)
         else:

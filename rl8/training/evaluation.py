@@ -7,18 +7,21 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rl8 import data
 from rl8.checks import is_mistake
 from rl8.kinds import as_text
 from rl8.ppo.algorithm import Algorithm
 from rl8.reported import to_host
-from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, Picture
+from rl8.rollout.evaluation import MAX_EPISODE_STEPS, Evaluator, FirstEpisodes, Picture
 from rl8.settings import TrainerSettings
 from rl8.tracking.store import first_line
 from rl8.training.messages import Messages
 from rl8.view import films, movies
+
+# Seconds after which an evaluation of whole episodes says what it waits for.
+SLOW_S: Final = 10.0
 
 
 class Evaluation:
@@ -61,7 +64,10 @@ class Evaluation:
         begin = time.perf_counter()
         with self._algorithm.execution.applied():
             deterministic = self._settings.eval_deterministic if deterministic is None else deterministic
-            metrics = to_host(self.evaluator.run(config=self._config(config), deterministic=deterministic))
+            found = self.evaluator.run(
+                config=self._config(config), deterministic=deterministic, on_pause=self._said_once(begin)
+            )
+            metrics = to_host(found)
         values = {f"eval/{name}": value for name, value in metrics.items()}
         values[data.EVAL_MS] = (time.perf_counter() - begin) * 1e3
         if not math.isfinite(values[data.EVAL_RETURNS_MEAN]):
@@ -70,6 +76,22 @@ class Evaluation:
                 f"{values[data.EVAL_RETURNS_MEAN]}: the environment gave such a reward. It is no best checkpoint."
             )
         return values
+
+    def _said_once(self, begin: float) -> Callable[[FirstEpisodes], None]:
+        """Return what says, of an evaluation that began then, what takes so long."""
+
+        def say(played: FirstEpisodes) -> None:
+            nonlocal begin
+            if time.perf_counter() - begin > SLOW_S:
+                begin = math.inf
+                n, left = len(played.going), int(played.going.sum())
+                self._messages.say(
+                    f"Evaluation goes on: of {n} environments, each of which plays one whole episode, {n - left} have "
+                    f"ended after {played.steps:,} steps. trainer.eval_horizon={played.steps} would end all there, "
+                    f"trainer.eval_num_envs={max(1, n // 4)} would play fewer."
+                )
+
+        return say
 
     def close(self) -> None:
         """Let the environment go, unless it is training's."""

@@ -46,6 +46,27 @@ def test_evaluating_more_often_does_not_change_training():
     assert histories[0] == histories[1]
 
 
+class Long(Episodes):
+    """`Episodes`, of which environment 0's have 70 steps."""
+
+    def __init__(self, num_envs, /, horizon=None, *, device="cpu"):
+        super().__init__(num_envs, horizon, device=device)
+        self.lengths[0] = 70
+
+
+@pytest.mark.parametrize(("slow", "times"), [(0.0, 1), (1e9, 0)])
+def test_what_an_evaluation_waits_for_is_said_once(monkeypatch, slow, times):
+    monkeypatch.setattr("rl8.training.evaluation.SLOW_S", slow)
+    trainer = Trainer(Long, **{**QUIET, "eval_num_envs": 8})
+    said = []
+    trainer._evaluation._messages.say = said.append
+    trainer.eval()
+    assert said == times * [
+        "Evaluation goes on: of 8 environments, each of which plays one whole episode, 7 have ended after 32 steps. "
+        "trainer.eval_horizon=32 would end all there, trainer.eval_num_envs=2 would play fewer."
+    ]
+
+
 def test_an_evaluation_without_a_value_is_said_and_never_the_best(monkeypatch):
     trainer = Trainer(Endless, output_dir="here", **QUIET)
     evaluate = trainer._evaluation.evaluator.run
