@@ -50,6 +50,7 @@ def evaluate(
     *,
     steps: int,
     episodes: int | None = None,
+    most: int | None = None,
     deterministic: bool = True,
     config: dict[str, Any] | None = None,
     seed: int = 1,
@@ -63,6 +64,8 @@ def evaluate(
         env: Environments.
         steps: Steps in each environment, unless `episodes` are counted.
         episodes: How many episodes, over all environments; None counts steps.
+        most: Most steps of each environment; an episode that has not ended by then counts with what it has, as in
+            training's evaluation. None waits for all to end.
         deterministic: Whether actions are the distribution's mode rather than a sample.
         config: Settings of the reset.
         seed: Of all random numbers.
@@ -77,7 +80,7 @@ def evaluate(
     with torch.no_grad(), forked(policy.device):
         torch.manual_seed(seed)
         sample = _by_steps(policy, env, steps, deterministic, config) if episodes is None else _by_episodes(
-            policy, env, episodes, deterministic, config
+            policy, env, episodes, most, deterministic, config
         )  # fmt: skip
     if not all(map(math.isfinite, sample.returns)):
         raise ValueError(f"{type(env).__name__} gave rewards that are infinite or NaN, so its return has no value.")
@@ -100,7 +103,9 @@ def _by_steps(policy: Policy, env: Env, steps: int, deterministic: bool, config:
     return Sample(total.tolist(), [steps] * env.num_envs)
 
 
-def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, config: dict[str, Any] | None) -> Sample:
+def _by_episodes(
+    policy: Policy, env: Env, episodes: int, most: int | None, deterministic: bool, config: dict[str, Any] | None
+) -> Sample:
     import torch
 
     from rl8.data import OBS, REWARDS, TERMINATED, TRUNCATED
@@ -117,7 +122,7 @@ def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, c
     total, length = torch.zeros(n, device=device), torch.zeros(n, dtype=torch.int64, device=device)
     returns: list[float] = []
     lengths: list[int] = []
-    for _ in range(MAX_STEPS):
+    for _ in range(most or MAX_STEPS):
         result = env.step(memory.act(obs, deterministic=deterministic))
         total += result[REWARDS].reshape(n)
         length += 1
@@ -132,6 +137,8 @@ def _by_episodes(policy: Policy, env: Env, episodes: int, deterministic: bool, c
         length.masked_fill_(over, 0)
         memory.forget(over)
         obs = result[OBS]
+    if most is not None:
+        return Sample(returns + total[due > 0].tolist(), lengths + length[due > 0].tolist())
     raise ValueError(
         f"--episodes={episodes}: an episode of {type(env).__name__} did not end in {MAX_STEPS:,} steps. Accepted: "
         "environments whose episodes do. Try --steps=1000."
@@ -241,11 +248,11 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Return one policy's result."""
     settings, steps = each.plan.trainer, args.steps or horizon_of(each.plan)
-    whole = args.steps is None and settings.eval_horizon is None and has_ends(env)
-    episodes = args.episodes or (env.num_envs if whole else None)
+    whole = args.steps is None and args.episodes is None and has_ends(env)
+    episodes, most = (env.num_envs, settings.eval_horizon) if whole else (args.episodes, None)
     deterministic = settings.eval_deterministic and not args.sample
     sample = evaluate(
-        policy, env, steps=steps, episodes=episodes, deterministic=deterministic,
+        policy, env, steps=steps, episodes=episodes, most=most, deterministic=deterministic,
         config=settings.eval_env_config, seed=each.seed,
     )  # fmt: skip
     return {
@@ -254,7 +261,7 @@ def _evaluated(
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "env": each.plan.env.target,
         "overrides": list(overrides),
-        "per": "episode" if episodes else f"{steps} steps",
+        "per": f"episode{f' of {most} steps at most' if most else ''}" if episodes else f"{steps} steps",
         "deterministic": deterministic,
         "seed": each.seed,
         "num_envs": env.num_envs,

@@ -56,6 +56,16 @@ def test_every_environment_gives_its_share_of_the_episodes():
     assert evaluate(policy, Episodes(6), steps=1, episodes=13, config={"noise": 0.0}).returns != sample.returns
 
 
+def test_an_episode_that_is_cut_off_counts_as_in_training():
+    algorithm = Algorithm(Episodes, **SMALL)
+    trainer = Trainer(algorithm, eval_num_envs=6, eval_horizon=4, view="none", track=False)
+    torch.manual_seed(7)
+    expected = trainer.eval()
+    sample = evaluate(algorithm.policy.eval(), Episodes(6), steps=1, episodes=6, most=4, seed=7)
+    assert sorted(sample.lengths) == [3, 3, 4, 4, 4, 4]
+    assert np.mean(sample.returns) == pytest.approx(expected["eval/returns/mean"], rel=1e-5)
+
+
 def test_a_return_is_the_sum_of_an_episode_s_rewards():
     policy = Algorithm(Steering, **SMALL).policy.eval()
     sample = evaluate(policy, Steering(3), steps=4)
