@@ -184,3 +184,14 @@ def test_looking_at_its_numbers_changes_none(monkeypatch):
             moments.update(batch)
         found.append((moments.mean, moments.var, moments.limit(batches[1])))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e20, 1e37])
+def test_samples_of_any_size_have_their_moments(size):
+    samples = torch.randn(200, 2)
+    moments, usual = RunningMoments((2,)), RunningMoments((2,))
+    for batch in samples.split(100):
+        moments.update(batch * size)
+        usual.update(batch)
+    torch.testing.assert_close(moments.var.sqrt() / size, usual.var.sqrt(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(moments.mean / size, usual.mean, rtol=1e-4, atol=1e-7)

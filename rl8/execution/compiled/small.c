@@ -121,8 +121,10 @@ static inline vec log_(vec x) { /* of positive normal numbers */
     return pick(x == x, found, x);
 }
 
+#define SATURATED 7.99881172180175781f /* from here on it is 1, and its slope 0, as torch has it */
+
 static inline vec tanh_(vec x) {
-    vec y = least(most(x, all(-7.90531110763549805f)), all(7.90531110763549805f)), s = y * y;
+    vec y = least(most(x, all(-SATURATED)), all(SATURATED)), s = y * y, one = pick(x < 0.0f, all(-1.0f), all(1.0f));
     vec p = all(-2.76076847742355e-16f);
     p = p * s + 2.00018790482477e-13f;
     p = p * s - 8.60467152213735e-11f;
@@ -134,7 +136,9 @@ static inline vec tanh_(vec x) {
     q = q * s + 1.18534705686654e-04f;
     q = q * s + 2.26843463243900e-03f;
     q = q * s + 4.89352518554385e-03f;
-    return pick(size_of(x) < 0.0004f, x, y * p / q);
+    vec t = y * p / q;
+    t = pick((size_of(x) >= SATURATED) | (size_of(t) > 1.0f), one, t);
+    return pick(size_of(x) < 0.0004f, x, t);
 }
 
 /* out[a][r] = sum_k w[a * down + k * along] in[k][r], for `units` of a; then plus bias and activation, or times its slope */

@@ -107,6 +107,26 @@ def test_every_kind_of_action(built, case, num_envs, monkeypatch):
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
 
 
+def test_units_that_are_saturated_stand_still(built, monkeypatch):
+    class Far(Noise):
+        def _observe(self):
+            return super()._observe() * 300
+
+    found = []
+    for compiles in (True, False):
+        torch.manual_seed(0)
+        algorithm = Algorithm(
+            partial(Far, action_spec=Categorical(3)),
+            num_envs=8,
+            horizon=8,
+            model_config={"hiddens": [8, 8], "activation": "tanh"},
+            device=DeviceSettings(compile=compiles, num_threads=1),
+        )
+        iterate(algorithm, 1)
+        found.append(weights(algorithm))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-4)  # a tenth of an optimizer step's length
+
+
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(built):
     def build(seed):
         torch.manual_seed(seed)
