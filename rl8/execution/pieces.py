@@ -85,10 +85,11 @@ def gradient(
     """
     tensors: list[Tensor | None] = [None] * len(parameters)
     losses: Tensor | None = None
+    learned = [parameter for parameter in parameters if parameter.requires_grad]  # others may be frozen for a while
     for rows, share in pieces:
         found = loss(rows)
-        more = torch.autograd.grad(scale(found[0] * share), parameters, allow_unused=True)
-        tensors = add(tensors, more)
+        more = iter(torch.autograd.grad(scale(found[0] * share), learned, allow_unused=True))
+        tensors = add(tensors, [next(more) if parameter.requires_grad else None for parameter in parameters])
         parts = torch.stack([found[0].detach(), *found[1:]])
         losses = parts * share if losses is None else losses.add_(parts, alpha=share)
     assert losses is not None

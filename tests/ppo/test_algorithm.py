@@ -208,6 +208,16 @@ def test_an_iteration_never_waits_for_the_device(build, env_cls, monkeypatch):
 # -------------------------------------------------------------------------------------------------------- repeating
 
 
+def test_a_parameter_can_be_frozen_between_iterations(build):
+    algorithm = build(CartPole, num_envs=4, horizon=4)
+    iterate(algorithm)
+    frozen = algorithm.policy.model.policy_head.linear.weight.requires_grad_(False)
+    before, others = frozen.clone(), weights(algorithm)
+    iterate(algorithm)
+    assert torch.equal(frozen, before)
+    assert not torch.equal(weights(algorithm), others)
+
+
 def test_the_same_seed_gives_the_same_run(build):
     one, other, third = (build(seed=seed, sgd_minibatch_size=16) for seed in (3, 3, 4))
     runs = []
