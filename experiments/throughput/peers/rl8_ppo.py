@@ -54,7 +54,7 @@ def build(args: argparse.Namespace) -> Algorithm:
         device=args.device,
         graphs=not args.eager,
         kernels=args.kernels,
-        compile=args.compile,
+        compile=args.compile or "auto",
         piece_size=args.piece_size or None,
         num_threads=args.threads or None,
     )
