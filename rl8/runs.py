@@ -148,6 +148,21 @@ def record(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def store_beside(folder: Path) -> str | None:
+    """Return the address of the database file that a run is recorded in, found from the run's folder.
+
+    A command may be started in another folder than training was. None where somebody says which store is to be taken,
+    or the run's own is no file, or gone.
+    """
+    from rl8.tracking.store import store_is_said
+
+    name = record(folder).get("store")
+    if store_is_said() or not isinstance(name, str) or "://" in name:
+        return None
+    files = (parent / name for parent in folder.absolute().parents)
+    return next((f"sqlite:///{file}" for file in files if file.is_file()), None)
+
+
 _ACCEPTED: Final = f"a run's folder, its {POLICY} or {CHECKPOINT}, an MLflow run id, or {LATEST}"
 
 

@@ -83,12 +83,13 @@ class Tracker:
         env_steps: int | None = None,
         notify: Callable[[str], None] | None = None,
         folder: str | Path | None = None,
+        uri: str | None = None,
     ) -> None:
         self.run_id = run_id
         self._env_steps = env_steps
         self.run_name = run_name
         self.notify: Callable[[str], None] = notify if notify is not None else _logger.warning
-        self._uri = store_uri()
+        self._uri = uri or store_uri()
         self._start_ms = time.time_ns() // 1_000_000
         self._experiment_name = experiment_name
         self._experiment_id = ""
@@ -121,6 +122,7 @@ class Tracker:
         env_steps: int | None = None,
         notify: Callable[[str], None] | None = None,
         folder: str | Path | None = None,
+        uri: str | None = None,
     ) -> Tracker:
         """Create a run, or go on with one, and start sending.
 
@@ -143,6 +145,7 @@ class Tracker:
             notify: Called with each message to the user; a warning in the log by default.
             folder: Where files wait to be sent, and metrics go that could not be sent in the end; by default the
                 system's temporary folder and the working directory.
+            uri: Address of the store; None takes `store_uri()`.
 
         Raises:
             ValueError: If the store, the experiment or the run can't be used, with what to do about it.
@@ -166,6 +169,7 @@ class Tracker:
             env_steps=env_steps,
             notify=notify,
             folder=folder,
+            uri=uri,
         )
         if config_yaml is None and params:
             config_yaml = provenance.as_yaml(params)

@@ -111,6 +111,11 @@ def store_uri() -> str:
     return _anchored(str(mlflow.get_tracking_uri()))
 
 
+def store_is_said() -> bool:
+    """Return whether the user, or the sweep that this process is a job of, says which store is to be taken."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(STORE_VARIABLE))
+
+
 def _anchored(uri: str) -> str:
     """Return an address whose file, if it is relative, lies where rl8 was started, whatever folder a job works in."""
     name = uri.removeprefix("sqlite:///")

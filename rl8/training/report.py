@@ -133,6 +133,7 @@ class Report:
             run_id=saved.extra.get("run_id") if saved is not None else None,
             env_steps=run.env_steps if saved is not None and not saved.skipped else None,
             folder=run.folder,
+            uri=None if saved is None else runs.store_beside(run.folder),
         )
         if saved is not None:
             tracker.send_again(saved.extra.get("unsent", []))

@@ -285,7 +285,7 @@ def _record(each: Task, result: dict[str, Any]) -> None:
     from rl8.tracking.store import first_line
 
     try:
-        client = store_of(run_id).client
+        client = store_of(run_id, each.found.folder).client
         for name, value in result["returns"].items():
             client.log_metric(run_id, f"evaluation/returns/{name}", value)
         stamp = result["date"].replace(":", "-")

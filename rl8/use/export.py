@@ -251,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
     if args.register and run_id is None:
         raise ValueError(f"--register={args.register} needs a run that MLflow recorded, and {runs[0]} is none. Try -o.")
     if run_id is not None:
-        store_of(run_id)
+        store_of(run_id, found.folder)
     from rl8.checkpoint import load_policy
     from rl8.use.portable import PortablePolicy
 
@@ -263,7 +263,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  inputs   {_listed(policy.inputs)}\n  outputs  {', '.join(policy.outputs)}", flush=True)
     if args.register:
         assert run_id is not None
-        print(f"  {_register(run_id, path, args.register)}", flush=True)
+        print(f"  {_register(run_id, found.folder, path, args.register)}", flush=True)
     return 0
 
 
@@ -271,11 +271,11 @@ def _listed(inputs: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} [{', '.join(['n', *map(str, zeros.shape[1:])])}]" for name, zeros in inputs.items())
 
 
-def _register(run_id: str, path: Path, name: str) -> str:
-    """Store an MLflow model with the run and make it a version of a registered model; return what was done."""
+def _register(run_id: str, folder: Path, path: Path, name: str) -> str:
+    """Store an MLflow model with the run of a folder and make it a version of a registered model; say what was done."""
     from mlflow.exceptions import MlflowException
 
-    client = store_of(run_id).client
+    client = store_of(run_id, folder).client
     client.log_artifacts(run_id, str(path), path.name)
     with _quiet():
         try:

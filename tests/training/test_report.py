@@ -51,6 +51,19 @@ def test_a_run_is_recorded_and_a_resumed_one_goes_on_in_it(workdir):
     assert load_policy(artifacts(run) / "policy.pt").recurrent is False
 
 
+def test_a_run_that_is_resumed_elsewhere_goes_on_in_its_own_store(empty_store, workdir, monkeypatch):
+    shutil.copyfile(empty_store, "mlflow.db")
+    options, folder = {**QUIET, "track": True}, str(workdir / "outputs" / "first")
+    Trainer(Endless, output_dir=folder, **options).run(stop_conditions=[EnvSteps(BATCH)])
+    (workdir / "other").mkdir()
+    monkeypatch.chdir(workdir / "other")
+    Trainer(Endless, output_dir=folder, resume=folder, **options).run(stop_conditions=[EnvSteps(2 * BATCH)])
+    client, (run,) = runs_of(workdir)
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "losses/total")]
+    assert steps == [BATCH, 2 * BATCH]
+    assert not list((workdir / "other").iterdir())
+
+
 @pytest.mark.usefixtures("store_dir")
 def test_branches_and_new_starts_are_runs_that_say_where_they_come_from(workdir):
     options = {**QUIET, "track": True}

@@ -197,12 +197,15 @@ def test_a_store_that_is_gone_costs_the_record_alone(empty_store, train, monkeyp
     assert "MLflow did not take the evaluation of run: The MLflow store at http://127.0.0.1:9 does not answer" in err
 
 
-def test_a_store_elsewhere_is_not_created_here(empty_store, train, workdir, monkeypatch, capsys):
+def test_a_store_is_found_from_the_run_and_created_nowhere(empty_store, train, workdir, monkeypatch, capsys):
     shutil.copyfile(empty_store, "mlflow.db")
     train("run", "env=pendulum", track=True)
     (workdir / "elsewhere").mkdir()
     monkeypatch.chdir(workdir / "elsewhere")
     capsys.readouterr()
+    assert main(["eval", "../run"]) == 0
+    assert "MLflow" not in capsys.readouterr().err
+    (workdir / "mlflow.db").rename(workdir / "another.db")
     assert main(["eval", "../run"]) == 0
     assert "The MLflow store mlflow.db does not have the run" in capsys.readouterr().err
     assert list((workdir / "elsewhere").iterdir()) == []
