@@ -56,7 +56,8 @@ THEIRS: Final = {
     "device.num_threads": "torch_threads n_cpu",
     "device.compile": "torch_compile compile_mode",
     "stop=wall_time stop.seconds=<seconds>": "hours minutes seconds max_time time_limit timeout wall_time max_hours",
-    "env=<option>": "env_id gym_id env_name task",
+    "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>": "env_id gym_id env_name",
+    "env=<option>": "task",
     "device=cuda": "gpu use_gpu use_cuda",
 }
 
@@ -93,6 +94,10 @@ _IN_PYTHON: Final[dict[str, tuple[str, Any]]] = {
     "device.compile": ("device=rl8.DeviceSettings(compile={})", True),
     "device=cuda": ('device="cuda"', None),
     "stop=wall_time stop.seconds=<seconds>": ("run(stop_conditions=[rl8.conditions.WallTime(600)])", None),
+    "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>": (
+        "the environment's class as the first argument, or rl8.env.adapters.wrap(a vector environment)",
+        None,
+    ),
     "env=<option>": ("the environment's class as the first argument", None),
 }
 

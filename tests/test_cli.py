@@ -73,7 +73,8 @@ MISTAKES = {
     "-cd nowhere": "--config-dir=nowhere is no folder.",
     "train -f nowhere.yaml": "-f nowhere.yaml does not exist. Accepted: a YAML or JSON file; in ",
     "-f here.yaml": "-f is a flag of `rl8 train`. Try rl8 train -f here.yaml.",
-    "--env-id CartPole-v1": "--env-id is no flag: keys are written without dashes. Try env=<option>.",
+    "--env-id CartPole-v1": "--env-id is no flag: keys are written without dashes. Try "
+    "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>.",
     "--use-gpu": "Try device=cuda.",
     "--max-iterations 10": "Try goal.env_steps=<value>: it counts env steps, algo.num_envs * algo.horizon an",
     "seed=2 train": "'train' is a command. Accepted: it as the first word. Try rl8 train ...",

@@ -39,7 +39,8 @@ def make_env(env_cls: Callable[..., Env], num_envs: int, horizon: int, device: t
         )
     if not callable(given) or (isinstance(given, type) and not issubclass(given, Env)):
         raise TypeError(
-            f"{name} was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer(CartPole)."
+            f"{name} was given for the environment. Accepted: a subclass of rl8.Env, e.g. Trainer(CartPole), or a "
+            "vector environment of another library: Trainer(rl8.env.adapters.wrap(vec))."
         )
     if not takes(given, num_envs, horizon, device=device):
         wanted = CONSTRUCTOR if isinstance(given, type) else CONSTRUCTOR.replace("__init__(self, ", f"{name}(")

@@ -74,9 +74,9 @@ WRONG = {
         "cart_pole",
         r"'cart_pole' was given as a text. Pass the class: from rl8.env import CartPole; Trainer\(CartPole\)",
     ),
-    "nothing": (None, r"None was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer\(CartPole\)"),
+    "nothing": (None, r"None was given for the environment. Accepted: a subclass of rl8.Env, e.g. Trainer\(CartPole\)"),
     "mapping": ({"env": "cartpole"}, r"options are given by name. Try Trainer\(CartPole, gamma=0.99\). What YAML"),
-    "class": (dict, r"dict was given for the environment. Accepted: a subclass of rl8.Env. Try Trainer\(CartPole\)"),
+    "class": (dict, r"dict was given for the environment. Accepted: a subclass of rl8.Env, e.g. Trainer\(CartPole\)"),
     "constructor": (
         NoDevice,
         r"NoDevice can't be called with \(num_envs, horizon, device=...\). "

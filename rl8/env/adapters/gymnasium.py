@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,7 +21,7 @@ from rl8.checks import check_choice, closest
 from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.arrays import Array, ToDevice, space_spec, to_host, with_rows
 from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords, made_of
-from rl8.kinds import as_text
+from rl8.kinds import as_text, kinds_of
 from rl8.specs import Nested
 
 MODES = ("same_step", "next_step", "disabled")
@@ -245,11 +246,12 @@ def _hint(id: str, kwargs: Mapping[str, Any], vectorization: str) -> str:
     from gymnasium.envs.registration import load_env_creator
 
     known = [str(name) for name in gymnasium.registry]
-    module, colon, name = id.rpartition(":")
+    _, colon, name = id.rpartition(":")
     if name not in known:
-        near = None if "/" in name else closest(name, known)
+        names = {each.rpartition("-v")[0] or each: each for each in known}  # the latest version of each
+        near = None if "/" in name or colon else names.get(closest(name.rpartition("-v")[0] or name, names) or "")
         if near:
-            return f" Did you mean env.id={module}{colon}{near}?"
+            return f" Did you mean env.id={near}?"
         elsewhere = "env.id=module:Name-v0, e.g. env.id=ale_py:ALE/Pong-v5 after pip install ale-py"
         return "" if colon else f" A module that registers tasks is named before a colon: {elsewhere}."
     creator: Any = gymnasium.registry[name].entry_point
@@ -281,11 +283,26 @@ def _wrapper(key: str, wrapper: Any) -> tuple[Any, Callable[[Any], Any]]:
     if not callable(cls):
         raise TypeError(f"{key}={name} is no class but {cls!r}. Accepted: a wrapper's class by its dotted name.")
 
+    options = _as_tuples(cls, options)
+
     def build(env: Any) -> Any:
         with made_of(f"{key}={as_text(wrapper)}", lambda: f" It takes {_keywords(cls)}."):
             return cls(env, **options)
 
     return cls, build
+
+
+def _as_tuples(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords with lists as tuples where a class says that it takes those: YAML has lists alone."""
+    try:
+        hints = typing.get_type_hints(cls.__init__)
+    except Exception:  # names that are not there at run time
+        return dict(options)
+    found = {name: {getattr(kind, "__origin__", kind) for kind in kinds_of(hint)} for name, hint in hints.items()}
+    wanted = {name for name, kinds in found.items() if tuple in kinds and list not in kinds}
+    return {
+        name: tuple(value) if name in wanted and isinstance(value, list) else value for name, value in options.items()
+    }
 
 
 def _keywords(cls: Any) -> str:

@@ -252,6 +252,9 @@ def test_a_tasks_own_vectorized_class():
             r"render_mode: rgb} is none that CartPole-v1 has. Accepted: human, rgb_array",
         ),
         ({"vectorization": "own", "id": "Pendulum-v1"}, r"can't be made: .* Try env.vectorization=sync\.$"),
+        ({"id": "CartPol-v7"}, r"Did you mean env.id=CartPole-v1\?$"),
+        ({"id": "Maze-v0"}, r"A module that registers tasks is named before a colon: env.id=module:Name-v0"),
+        ({"id": "no_module:CartPole-v1"}, r"registration and can be imported\.$"),
         ({"kwargs": 3}, "env.kwargs=3 is no mapping.* Try env.kwargs=null"),
         ({"id": "ALE/Pong-v5"}, r"A module that registers tasks is named before a colon: env.id=module:Name-v0"),
         ({"wrappers": ["gymnasium.wrappers.Nothing"]}, "env.wrappers.0=gymnasium.wrappers.Nothing can't be found"),
@@ -265,6 +268,11 @@ def test_a_tasks_own_vectorized_class():
 def test_mistakes_are_named(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         GymnasiumEnv(2, **options)
+
+
+def test_a_wrapper_that_takes_a_tuple_takes_a_list():
+    wrappers = [{"_target_": "gymnasium.wrappers.ReshapeObservation", "shape": [2, 2]}]
+    assert GymnasiumEnv(2, wrappers=wrappers).observation_spec.shape == (2, 2)
 
 
 def test_an_installed_package_registers_its_tasks(monkeypatch, tmp_path):
