@@ -62,10 +62,11 @@ class RunningMoments(nn.Module):
         dtype = samples.dtype if samples.is_floating_point() else torch.float64
         away = (samples.to(dtype) - center.to(dtype)).float()
         limit = self.limit(away).clamp(max=torch.finfo(torch.float32).max)
-        # In units of the limit: squares of 1e20 are no numbers of float32.
-        away = (away / limit.float()).clamp(-1.0, 1.0).nan_to_num(0.0)
+        # Squares of 1e20 are no numbers of float32; in units of a power of two nothing is rounded.
+        bound, unit = limit.float(), limit.log2().floor().exp2()
+        away = (torch.minimum(torch.maximum(away, -bound), bound) / unit.float()).nan_to_num(0.0)
         var, mean = torch.var_mean(away, dim=0, correction=0)
-        return torch.full_like(self.count, samples.shape[0]), mean.double() * limit + center, var.double() * limit**2
+        return torch.full_like(self.count, samples.shape[0]), mean.double() * unit + center, var.double() * unit**2
 
     def limit(self, away: Tensor) -> Tensor:
         """Return how far from the mean samples count, `[*shape]`.
