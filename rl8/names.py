@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+_ENV: Final = "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>"
+
 # Our key: their names. A value may need another form; the comment of the key in conf/ says which.
 THEIRS: Final = {
     "algo.optimizer.lr": "lr learning_rate learning_rate_init actor_lr",
@@ -56,7 +58,7 @@ THEIRS: Final = {
     "device.num_threads": "torch_threads n_cpu",
     "device.compile": "torch_compile compile_mode",
     "stop=wall_time stop.seconds=<seconds>": "hours minutes seconds max_time time_limit timeout wall_time max_hours",
-    "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>": "env_id gym_id env_name",
+    _ENV: "env_id gym_id env_name",
     "env=<option>": "task",
     "device=cuda": "gpu use_gpu use_cuda",
 }
@@ -94,7 +96,7 @@ _IN_PYTHON: Final[dict[str, tuple[str, Any]]] = {
     "device.compile": ("device=rl8.DeviceSettings(compile={})", True),
     "device=cuda": ('device="cuda"', None),
     "stop=wall_time stop.seconds=<seconds>": ("run(stop_conditions=[rl8.conditions.WallTime(600)])", None),
-    "env=<option>, or for Gymnasium's tasks env=gymnasium env.id=<name>": (
+    _ENV: (
         "the environment's class as the first argument, or rl8.env.adapters.wrap(a vector environment)",
         None,
     ),

@@ -298,11 +298,12 @@ def _as_tuples(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         hints = typing.get_type_hints(cls.__init__)
     except Exception:  # names that are not there at run time
         return dict(options)
-    found = {name: {getattr(kind, "__origin__", kind) for kind in kinds_of(hint)} for name, hint in hints.items()}
-    wanted = {name for name, kinds in found.items() if tuple in kinds and list not in kinds}
-    return {
-        name: tuple(value) if name in wanted and isinstance(value, list) else value for name, value in options.items()
-    }
+
+    def fitting(name: str, value: Any) -> Any:
+        kinds = {typing.get_origin(kind) or kind for kind in kinds_of(hints.get(name, Any))}
+        return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
+
+    return {name: fitting(name, value) for name, value in options.items()}
 
 
 def _keywords(cls: Any) -> str:
