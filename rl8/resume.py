@@ -13,6 +13,7 @@ from rl8.config import catalog, compose
 from rl8.config.effects import refusal
 from rl8.config.overrides import check_single, parse
 from rl8.config.schema import Plan, check
+from rl8.guest import torch_settings
 from rl8.parallel import launcher
 from rl8.sweeps import folder as sweeps
 
@@ -56,17 +57,26 @@ def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
             f"{flags[0]} is for sweeps, and RUN={args.run} is none. Accepted: the folder of a sweep, or its MLflow id. "
             f"Try rl8 resume {args.run}."
         )
-    plan = plan_of(found, args.run, args.overrides)
+    plan, changed = plan_of(found, args.run, args.overrides)
     launch.verify(plan)
     if plan.idle:
         raise ValueError(refusal(plan.idle))
     if launcher.is_wanted(plan.device):
         return launcher.launch(["resume", args.run, *args.overrides], plan.device)
-    return launch.train(plan, found.folder, args.overrides)
+    with torch_settings():
+        trainer = launch.build(plan, found.folder, args.overrides)
+        if changed and (reason := trainer.is_over()) is not None:
+            done = trainer.algorithm.env_steps
+            raise ValueError(
+                f"RUN={args.run} has {done:,} env steps and is at its end ({reason}), so {' '.join(args.overrides)} "
+                "would have no effect. Accepted: a goal beyond that, or no word, which finishes what is missing. Try "
+                f"rl8 resume {args.run} goal.env_steps={2 * done}."
+            )
+        return launch.run(trainer, plan)
 
 
-def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
-    """Return the plan of a run that goes on.
+def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> tuple[Plan, bool]:
+    """Return the plan of a run that goes on, and whether it is another than the run's so far.
 
     Args:
         found: Its checkpoint.
@@ -81,8 +91,8 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
     config = found.config()
     if config is None or not isinstance(config.get("network"), dict):
         raise ValueError(
-            f"RUN={name}: {found.folder} does not say how the run was composed. Accepted: a run that the command line "
-            f"started with options. In Python, go on with Trainer(..., resume={str(found.folder)!r})."
+            f"RUN={name}: no {runs.CONFIG} beside {found.file} says how the run was composed. Accepted: a run that the "
+            f"command line started with options. In Python, go on with Trainer(..., resume={str(found.file)!r})."
         )
     with compose.composer():
         overrides = [parse(word) for word in words]
@@ -112,7 +122,9 @@ def plan_of(found: runs.Found, name: str, words: Sequence[str]) -> Plan:
                 )
             check_single(override, base)
             OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)
+        changed = cfg != OmegaConf.create(config)
         for key in SET:
             OmegaConf.update(cfg, key, None)
         cfg.trainer.resume = str(found.file)
-        return check(cfg, base, [each.key_or_group for each in overrides if each.key_or_group not in GROUPS])
+        typed = [each.key_or_group for each in overrides if each.key_or_group not in GROUPS]
+        return check(cfg, base, typed), changed

@@ -260,6 +260,12 @@ class Trainer:
         self.algorithm.env.close()
         self._evaluation.close()
 
+    def is_over(self) -> str | None:
+        """Return why a run that goes on would train no more; None if it would, or begins."""
+        stop = copy.deepcopy(Or(self.stop_conditions)) if self.stop_conditions else Never()
+        met = origin.go_on(stop, self._resumed, lambda _: None)[1]
+        return stop.reached() if met else None
+
     # ------------------------------------------------------------------------------------------------------ run
 
     @answered("Try trainer.run(stop_conditions=[rl8.conditions.EnvSteps({number})]).")

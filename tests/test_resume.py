@@ -62,6 +62,8 @@ def test_another_stop_condition_acts_and_what_is_no_going_on_is_refused(capfd):
         (["latest", "algo.amp_dtype=fp16"], "would have no effect. algo.amp_dtype: algo.enable_amp is false"),
         (["latest", "algo.horizon=8"], "algo.horizon=8 differs from the checkpoint's. Try algo.horizon=4"),
         (["latest", "network.hiddens=[4]"], "the networks' shapes differ"),
+        (["latest", "goal.env_steps=16"], "RUN=latest has 48 env steps and is at its end (env/steps >= 16), so goal"),
+        (["latest", "algo.optimizer.lr=1e-5"], "would have no effect. Accepted: a goal beyond that, or no word, which"),
     ):
         assert main(["resume", *words]) == 2
         assert message in capfd.readouterr().err
@@ -92,7 +94,7 @@ def test_a_run_of_python_says_how_to_go_on(capfd):
     folder = runs.claim(runs.OUTPUTS / "python")
     (folder / "checkpoint.pt").touch()
     assert main(["resume", str(folder)]) == 2
-    assert "does not say how the run was composed" in capfd.readouterr().err
+    assert f"no config.yaml beside {folder}/checkpoint.pt says how the run was composed" in capfd.readouterr().err
 
 
 def test_the_ordinary_command_goes_on_in_the_same_folder(workdir):
