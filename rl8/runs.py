@@ -175,8 +175,8 @@ def _file(folder: Path, wanted: Wanted) -> Path | None:
 
 
 def _is_saved(file: Path) -> bool:
-    """Return whether torch may have written a file; one called so that is damaged is told of where it is loaded."""
-    return file.suffix == ".pt" or zipfile.is_zipfile(file)
+    """Return whether torch may have written a file; a run's own that is damaged is told of where it is loaded."""
+    return zipfile.is_zipfile(file) or (file.suffix == ".pt" and (file.parent / CONFIG).is_file())
 
 
 def _age(folder: Path, wanted: Wanted) -> float:

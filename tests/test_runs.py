@@ -7,13 +7,15 @@ import pytest
 from rl8 import runs
 from rl8.tracking.run import Tracker
 
+SAVED = b"PK\x05\x06" + bytes(18)  # what torch writes is a zip file; this is an empty one
+
 
 def make(folder, *names, age=0, run_id=None):
-    """Make a run's folder with empty files, written `age` seconds before the newest."""
+    """Make a run's folder with files that hold nothing, written `age` seconds before the newest."""
     path = Path(folder)
     path.mkdir(parents=True)
     for name in names:
-        (path / name).touch()
+        (path / name).write_bytes(SAVED)
         os.utime(path / name, (1e9 - age, 1e9 - age))
     if run_id:
         (path / "run.json").write_text(json.dumps({"run_id": run_id}))
@@ -66,17 +68,18 @@ def test_latest_is_the_newest_that_has_what_is_wanted(three):
 
 
 def test_a_file_of_any_name_is_taken_as_it_is(workdir):
-    Path("mine.pt").touch()
+    Path("mine.pt").write_bytes(SAVED)
     assert runs.find("mine.pt", "policy").file == runs.find(Path("mine.pt"), "checkpoint").file == Path("mine.pt")
 
 
 @pytest.mark.parametrize("wanted", ["policy", "checkpoint"])
 def test_a_file_that_torch_did_not_write_is_refused(wanted, three):
-    Path("queues.py").write_text("a = 1\n", encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=rf"^RUN=queues\.py is no {wanted}\. Accepted: a run's folder, .* newest runs: "
-    ):
-        runs.find("queues.py", wanted)
+    for name in ("queues.py", "queues.pt"):
+        Path(name).write_text("a = 1\n", encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=rf"^RUN={name} is no {wanted}\. Accepted: a run's folder, .* newest runs: "
+        ):
+            runs.find(name, wanted)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def unknown_option(group: str, value: str, known: Sequence[str]) -> str:
         return f"device={value} is unknown. Accepted: {', '.join(known)}. Try device=cuda device.device={value}."
     near = {"gpu": "cuda"}.get(value) if group == "device" else closest(value, known)
     guess = f" Did you mean {group}={near}?" if near else ""
-    return f"{group}={value} is unknown.{guess} Accepted: {', '.join(known)}."
+    own = "" if near or group not in GROUPS or not value.isidentifier() else f", or your own conf/{group}/{value}.yaml"
+    return f"{group}={value} is unknown.{guess} Accepted: {', '.join(known)}{own}."
 
 
 def check_ambiguity(choices: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rl8 import names
 from rl8.checks import closest, listed
 from rl8.config.targets import options_of
 from rl8.kinds import as_text
+from rl8.ppo.schedule_options import LINEAR, SCHEDULED
 
 # Parts whose every option is listed in rl8's own file: a plus sign would add nothing.
 CLOSED: Final = ("algo",)
@@ -111,6 +112,8 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
     if near is not None and takes is not None and parts[-1].startswith(near):  # epsilon is eps, where there is an eps
         translated = None
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
+    if translated and value == LINEAR and (name := translated.rpartition(".")[2]) in SCHEDULED:
+        guess = f"algo.schedules.{name}"
     if guess and "=" in guess:
         return f"Unknown key {key!r}. Try {guess}."
     if has_class and takes is None and not guess and value is not None:

@@ -25,7 +25,7 @@ from rl8.config.targets import check_target
 from rl8.config.values import like, options
 from rl8.kinds import as_text, convert, convert_fields
 from rl8.ppo.hyperparameters import Hyperparameters
-from rl8.ppo.schedule_options import ended, rates
+from rl8.ppo.schedule_options import check_numbers, ended, rates
 from rl8.ppo.schedules import starting_rate
 from rl8.settings import DeviceSettings, TrainerSettings
 
@@ -170,6 +170,7 @@ def check(cfg: DictConfig, reference: DictConfig, typed: Sequence[str] = ()) -> 
     optimizer, target = algo.pop("optimizer", None), algo.pop("_target_", None)
     goal = options("goal", config["goal"], Goal, before=before.get("goal"))
     network = _network(config["network"])
+    check_numbers(algo, optimizer)
     algo["schedules"] = ended(algo.get("schedules"), goal.env_steps)
     hparams = asdict(options("algo", algo, Hyperparameters, extra=("optimizer",), before=before.get("algo")))
     device = options("device", config["device"], DeviceSettings, before=before.get("device"))

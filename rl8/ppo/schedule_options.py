@@ -47,6 +47,27 @@ def check_schedules(given: Any) -> dict[str, Any]:
     return {name: given.get(name) for name in SCHEDULED}
 
 
+def check_numbers(algo: Mapping[str, Any], optimizer: Any) -> None:
+    """Check that no number is given as a schedule, as Stable-Baselines3's zoo has it.
+
+    Args:
+        algo: PPO's options by name.
+        optimizer: The optimizer's.
+
+    Raises:
+        ValueError: If one is; the message names the key that takes it.
+    """
+    rate = optimizer.get("lr") if isinstance(optimizer, Mapping) else None
+    given = {**{f"algo.{name}": algo.get(name) for name in SCHEDULED if name != "lr"}, "algo.optimizer.lr": rate}
+    for key, value in given.items():
+        if value == LINEAR:
+            name = key.rpartition(".")[2]
+            raise ValueError(
+                f"{key}={LINEAR}: a number that moves has a schedule besides. Accepted: a number, where it begins. Try "
+                f"algo.schedules.{name}={LINEAR}."
+            )
+
+
 def check_scheduled(hparams: Hyperparameters) -> None:
     """Check every point but those of the learning rate, which starts with the optimizer's.
 

@@ -104,6 +104,8 @@ def test_values_of_another_kind_are_refused(value, hint, default, message):
         (["algo.sgd_minibatch_size=x"], r"Accepted: an integer or null\. Try algo\.sgd_minibatch_size=1024\."),
         (["algo.sgd_minibatch_size=x", "algo.num_envs=3"], r"Try algo\.sgd_minibatch_size=null\."),
         (["algo.num_envs=1.5"], r"algo\.num_envs=1\.5 is of the wrong kind\. Accepted: an integer"),
+        (["algo.optimizer.lr=linear"], r"a number that moves has a schedule .* Try algo\.schedules\.lr=linear\.$"),
+        (["algo.vf_clip_param=linear"], r"^algo\.vf_clip_param=linear: .* Try algo\.schedules\.vf_clip_param=linear\."),
         (["algo.optimizer.lr=abc"], r"algo\.optimizer\.lr=abc is of the wrong kind"),
         (["algo.optimizer._target_=torch.optim.Adm"], r"Try algo\.optimizer\._target_=torch\.optim\.Adam"),
         (
