@@ -148,7 +148,7 @@ def sweep_chart(
 
     Numbers lie on a number line (logarithmic where they are spread more evenly by their ratios, as learning rates
     are), their means joined; other values stand side by side, as first met. Seeds repeat a setting, so they get no
-    panel of their own unless nothing else was swept. With two settings swept, each panel has a colour per value of the
+    panel of their own unless nothing else was swept: then a line across is the mean of all. With two settings swept, each panel has a colour per value of the
     other.
 
     Args:
@@ -195,6 +195,10 @@ def _draw_setting(
         axes.scatter(
             *_columns(dots), s=26, color=color, alpha=0.45, linewidth=0, zorder=3, label=None if hue else "one run"
         )
+        if name == "seed":
+            if dots:
+                axes.axhline(statistics.fmean(value for _, value in dots), color=color, linewidth=1.6, label="mean")
+            continue
         line = sorted((place, statistics.fmean(found)) for place, found in means.items())
         look: dict[str, Any] = {"marker": "o", "linewidth": 1.6, "markersize": 5}
         if labels:
@@ -236,6 +240,7 @@ def _scale(axes: Axes, name: str, places: Mapping[str, float], labels: Sequence[
         axes.set_xlim(-0.5, len(labels) - 0.5)
         return
     ticks = sorted(set(places.values()))
+    axes.update_datalim([(tick, 0.0) for tick in ticks], updatey=False)  # a run that failed has a place too
     if is_logarithmic(name, ticks):
         axes.set_xscale("log")
     if len(ticks) <= 8:

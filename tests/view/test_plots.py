@@ -181,7 +181,19 @@ def test_sweep_of_many_settings_has_a_panel_each(tmp_path, figure):
 
 def test_sweep_of_seeds_alone(tmp_path, figure):
     sweep_chart([{"seed": seed} for seed in "123"], [1.0, 2.0, math.nan], tmp_path / "s.png", metric="m", title="t")
-    assert figure[0].axes[0].get_xlabel() == "seed"
+    (axes,) = figure[0].axes
+    assert axes.get_xlabel() == "seed"
+    (mean,) = axes.get_lines()  # across, not from seed to seed
+    assert list(mean.get_ydata()) == [1.5, 1.5]
+    assert len(axes.collections[0].get_offsets()) == 2
+    assert axes.get_xlim()[1] > 3  # where the third failed
+
+
+@pytest.mark.parametrize("values", [("1", "2", "3"), ("1e-4", "1e-3", "1e-2")])
+def test_a_run_that_failed_is_in_sight_whatever_the_scale(values, tmp_path, figure):
+    settings = [{"lr": value} for value in values]
+    sweep_chart(settings, [2.0, 1.0, None], tmp_path / "s.png", metric="m", title="t")
+    assert figure[0].axes[0].get_xlim()[1] > float(values[-1])
 
 
 def test_sweep_with_more_values_than_colours_shows_the_mean(tmp_path, figure):
