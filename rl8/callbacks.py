@@ -46,7 +46,7 @@ class Callback:
         """Between a horizon and its update; `metrics` are empty.
 
         `trainer.algorithm.rollout` has what was collected. Its `rewards` `[T, N]` may be added to in place (an
-        intrinsic reward); `trainer.algorithm.extra_losses` are the place for terms of the loss.
+        intrinsic reward). Terms of the loss are given with the algorithm instead: `Trainer(extra_losses=...)`.
         """
 
     def on_iteration(self, trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -7,6 +7,7 @@ what is computed; `rl8.execution` says how, on a CPU or in CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -160,10 +161,15 @@ class Algorithm:
         self.known_resets = 0
         self.horizon_begin = 0
         self._buffered = self._reset_wanted = False
-        self.extra_losses = check_extra_losses(extra_losses or {})
+        self._extra_losses = MappingProxyType(check_extra_losses(extra_losses or {}))
         self.metrics = UpdateMetrics(self.device, tuple(self.extra_losses))
         self._loss = execution.compiled(self._loss_of)
         self.works = Works(self)
+
+    @property
+    def extra_losses(self) -> Mapping[str, ExtraLoss]:
+        """Further terms of the loss, as they were given: what computes them is chosen then, so none can come later."""
+        return self._extra_losses
 
     # ------------------------------------------------------------------------------------------------- collect
 

@@ -148,8 +148,8 @@ def sweep_chart(
 
     Numbers lie on a number line (logarithmic where they are spread more evenly by their ratios, as learning rates
     are), their means joined; other values stand side by side, as first met. Seeds repeat a setting, so they get no
-    panel of their own unless nothing else was swept: then a line across is the mean of all. With two settings swept, each panel has a colour per value of the
-    other.
+    panel of their own unless nothing else was swept: then a line across is the mean of all. With two settings swept,
+    each panel has a colour per value of the other.
 
     Args:
         settings: For each run the swept settings by name, as text.

@@ -920,6 +920,14 @@ def test_an_extra_loss_is_learned_from_and_logged(options):
     assert norms[1] < norms[0] - 0.01
 
 
+def test_an_extra_loss_can_not_come_later():
+    algorithm = Algorithm(CartPole, **SMALL)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        algorithm.extra_losses["decay"] = (1.0, decay)
+    with pytest.raises(AttributeError, match="extra_losses"):
+        algorithm.extra_losses = {"decay": (1.0, decay)}
+
+
 def test_an_extra_loss_is_part_of_the_total():
     torch.manual_seed(3)
     plain = Algorithm(CartPole, **SMALL, num_sgd_iters=1)
