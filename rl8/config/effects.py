@@ -29,7 +29,7 @@ def _of_algo(reason: Callable[[Hyperparameters], str]) -> Reason:
 
 
 def _without_layers(model: Mapping[str, Any]) -> str:
-    """Return which keys leave a model without a layer that an activation follows; empty where there is one."""
+    """Return which keys leave a model without a hidden layer; empty where there is one."""
     keys = [key for key in ("hiddens", "head_hiddens") if key in model]
     if not keys or any(model[key] for key in keys):
         return ""
@@ -59,7 +59,7 @@ RULES: Final[dict[str, Reason]] = {
     ),
     **{
         key: lambda _, config: _without_layers(config.get("model", {}))
-        for key in ("model.activation", "network.activation")
+        for key in ("model.activation", "network.activation", "model.hidden_gain")
     },
     "device.patience_s": lambda _, config: (
         "" if config["device"]["processes"] > 1 or launched.is_worker() else "one process waits for no other"

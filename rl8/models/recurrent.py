@@ -47,8 +47,10 @@ class RecurrentModel(Model):
         state_dependent_std: Whether the standard deviation is computed from the observation.
         min_std: Least standard deviation of continuous actions (before squashing), > 0; None is 4.5e-5.
         max_std: Largest one; None is 148.
-        policy_gain: Gain of the orthogonal weights of the policy's last layer.
-        value_gain: That of the value's.
+        hidden_gain: Gain of the orthogonal weights of the perceptrons' layers; None is sqrt(2) for relu and 1 for
+            others. SB3 takes sqrt(2) for tanh too.
+        policy_gain: That of the policy's last layer.
+        value_gain: That of the value's; SB3 takes 1.
     """
 
     rnn_cls: type[nn.LSTM] | type[nn.GRU]
@@ -74,16 +76,18 @@ class RecurrentModel(Model):
         state_dependent_std: bool = False,
         min_std: float | None = None,
         max_std: float | None = None,
+        hidden_gain: float | None = None,
         policy_gain: float = POLICY_GAIN,
         value_gain: float = VALUE_GAIN,
     ) -> None:
         super().__init__(observation_spec, action_spec)
         check_range("model.hidden_size", hidden_size, 1, integer=True)
         check_range("model.num_layers", num_layers, 1, integer=True)
+        check_range("model.hidden_gain", hidden_gain, 0, low_open=True, optional=True)
         self.encoder = encoder_of(
             observation_spec, images, layout, seen=entries(observation_spec, policy_obs, "model.policy_obs")
         )
-        self.trunk = MLP(self.encoder.size, hiddens, activation)
+        self.trunk = MLP(self.encoder.size, hiddens, activation, hidden_gain)
         self.rnn = self.rnn_cls(self.trunk.size, hidden_size, num_layers)
         self.value_inputs: nn.Sequential | None = None  # where the two see different things
         size = self.trunk.size
@@ -97,14 +101,14 @@ class RecurrentModel(Model):
             encoder = encoder_of(
                 observation_spec, images, layout, seen=entries(observation_spec, value_obs, "model.value_obs")
             )
-            trunk = MLP(encoder.size, hiddens, activation)
+            trunk = MLP(encoder.size, hiddens, activation, hidden_gain)
             self.value_inputs, size = nn.Sequential(encoder, trunk), trunk.size
             self.critic_only = tuple(name for name in left_out(observation_spec, policy_obs) if name != ACTION_MASK)
         self.value_rnn = self.rnn_cls(size, hidden_size, num_layers) if separate_value else None
         if isinstance(self.encoder, Sight):
             self.piece_size = min(self.piece_size, self.encoder.piece_size)
-        self.policy_net = MLP(hidden_size, head_hiddens, activation, name="model.head_hiddens")
-        self.value_net = MLP(hidden_size, head_hiddens, activation, name="model.head_hiddens")
+        self.policy_net = MLP(hidden_size, head_hiddens, activation, hidden_gain, name="model.head_hiddens")
+        self.value_net = MLP(hidden_size, head_hiddens, activation, hidden_gain, name="model.head_hiddens")
         self.policy_head = FeatureHead(
             self.policy_net.size,
             feature_shapes,

@@ -47,6 +47,8 @@ def _program(program):
         (["model=transformer", "network.hiddens=[9]"], "network.hiddens", "TransformerModel"),
         (["model.hiddens=[4]", "network.hiddens=[9]"], "network.hiddens", "nothing refers to it"),
         (["goal.target=-3"], "goal.target", "stop._target_=rl8.conditions.EnvSteps"),
+        (["model.hidden_gain=2", "network.hiddens=[]"], "model.hidden_gain", "model.hiddens has no layers"),
+        (["algo=recurrent", "model.hidden_gain=2"], "model.hidden_gain", "model.hiddens and model.head_hiddens have"),
         (["algo=recurrent", "model.activation=tanh"], "model.activation", "model.hiddens and model.head_hiddens have"),
         (
             ["algo=recurrent", "network.activation=tanh"],

@@ -199,6 +199,17 @@ def test_what_the_value_alone_sees_is_not_needed_to_act(model_cls):
     assert (state["value_hidden"] == 0).all()
 
 
+def test_gains_are_those_of_orthogonal_weights():
+    gains = {"hidden_gain": 1.5, "policy_gain": 0.25, "value_gain": 2.0}
+    sizes = {"hiddens": (4,), "head_hiddens": (8,), "hidden_size": 9}
+    model, _ = build(LSTMModel, Unbounded(5), Categorical(2), activation="tanh", **sizes, **gains)
+    hidden = [net.layers[0] for net in (model.trunk, model.policy_net, model.value_net)]
+    lengths = [layer.weight.norm(dim=1).mean().item() for layer in (*hidden, model.policy_head.linear)]
+    assert [*lengths, model.value_head.linear.weight.norm().item()] == pytest.approx([1.5, 1.5, 1.5, 0.25, 2.0])
+    with pytest.raises(ValueError, match=r"^model\.hidden_gain=0 is out of range"):
+        build(LSTMModel, Unbounded(5), Categorical(2), hidden_gain=0)
+
+
 @pytest.mark.parametrize(
     ("spec", "config", "message"),
     [
