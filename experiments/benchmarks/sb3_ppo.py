@@ -96,11 +96,10 @@ def maker(env: Mapping[str, Any]) -> Callable[[], Any]:
     return make
 
 
-def train(config: Mapping[str, Any], folder: Path) -> None:
-    """Train as an rl8 run would be, and save what came of it."""
+def build(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return PPO and the environments that it trains in, as an rl8 run would have them."""
     import torch
     from stable_baselines3 import PPO
-    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     torch.set_num_threads(config["device"]["num_threads"] or torch.get_num_threads())
@@ -118,6 +117,15 @@ def train(config: Mapping[str, Any], folder: Path) -> None:
     envs: Any = DummyVecEnv([maker(config["env"])] * config["algo"]["num_envs"])
     if found["normalize"]["norm_obs"] or found["normalize"]["norm_reward"]:
         envs = VecNormalize(envs, **found["normalize"])
+    return algorithm(kind, envs, policy_kwargs=policy, seed=config["seed"], device="cpu", **ppo), envs
+
+
+def train(config: Mapping[str, Any], folder: Path) -> None:
+    """Train as an rl8 run would be, and save what came of it."""
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    model, envs = build(config)
     curve: list[tuple[int, float]] = []
 
     class Curve(BaseCallback):
@@ -129,7 +137,6 @@ def train(config: Mapping[str, Any], folder: Path) -> None:
             if ended:
                 curve.append((self.num_timesteps, sum(ended) / len(ended)))
 
-    model = algorithm(kind, envs, policy_kwargs=policy, seed=config["seed"], device="cpu", **ppo)
     model.learn(config["goal"]["env_steps"], callback=Curve())
     model.save(folder / MODEL)
     if isinstance(envs, VecNormalize):

@@ -12,7 +12,7 @@ from rl8.config.catalog import CONF
 STUDIES = str(Path(__file__).parents[2] / "experiments")
 sys.path.insert(0, STUDIES)  # no package that is installed
 try:
-    from benchmarks import play, report, run, sb3_ppo, statistics
+    from benchmarks import play, report, run, same_update, sb3_ppo, statistics
     from benchmarks.tasks import TASKS, Published
 finally:
     sys.path.remove(STUDIES)
@@ -213,3 +213,11 @@ def test_a_run_of_rl8_is_played_and_its_curve_read(tmp_path, monkeypatch):
     assert len(found["returns"]) == 4
     assert found["returns"] == found["lengths"]  # CartPole pays 1 a step
     assert [step for step, _ in found["curve"]] == [256, 512]
+
+
+def test_both_programs_compute_the_same_update():
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("gymnasium")
+    found = list(same_update.differences("cartpole_v1", 2))
+    assert all(each.moved > 0.1 and each.apart < same_update.SAME * each.moved for each in found)
+    assert len(found) == 2
