@@ -94,7 +94,7 @@ def _returns(name: str, task: Task, program: str, title: str, runs: Runs) -> str
         low_high = "one run" if result.interval is None else f"{result.interval[0]:.1f} to {result.interval[1]:.1f}"
         training = trained(found)
         cells[1:8] = [
-            f"{found[0]['env_steps']:,}", title, f"{result.runs} of {SEEDS}",
+            f"{found[0]['env_steps']:,}", title, f"{result.runs}" + (f" of {SEEDS}" if result.runs < SEEDS else ""),
             f"{result.median:.1f}", f"{result.iqm:.1f}", low_high, f"{training.iqm:.1f}",
         ]  # fmt: skip
         if ours:
