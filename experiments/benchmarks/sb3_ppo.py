@@ -85,6 +85,9 @@ def maker(env: Mapping[str, Any]) -> Callable[[], Any]:
         import gymnasium
         from stable_baselines3.common.monitor import Monitor
 
+        from rl8.env.adapters.gymnasium import let_register
+
+        let_register(env["id"])
         task = gymnasium.make(env["id"], **(env["kwargs"] or {}))
         wrappers: Sequence[Any] = env["wrappers"]
         for wrapper in wrappers:

@@ -164,6 +164,8 @@ def test_verdicts_go_by_intervals():
     assert report.verdict(low, high, published) == "below SB3's; below CleanRL's"
     assert report.verdict(high, high, None) == "overlaps SB3's"
     assert report.verdict(one, None, published) == "within CleanRL's spread"
+    assert report.verdict(statistics.summary([98, 99, 101]), one, None) == "SB3's one run lies within"
+    assert report.verdict(low, one, None) == "below SB3's, one run"
 
 
 def test_the_curve_between_seeds():

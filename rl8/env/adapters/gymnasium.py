@@ -211,7 +211,7 @@ def _make(
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
     with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):
-        _let_register(id)
+        let_register(id)
         vec = gymnasium.make_vec(id, num_envs, vectorization_mode=VECTORIZATION[vectorization], **options, **kwargs)
     modes = (getattr(vec, "metadata", None) or {}).get("render_modes", [])
     if kwargs.get("render_mode") not in (None, *modes):
@@ -225,7 +225,7 @@ def _make(
     return vec
 
 
-def _let_register(id: str) -> None:
+def let_register(id: str) -> None:
     """Let the package of a namespace register its tasks, as its entry point offers; Gymnasium 1.4 asks none."""
     import gymnasium
 
