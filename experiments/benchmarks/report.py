@@ -59,6 +59,8 @@ def _against(ours: Summary, theirs: tuple[float, float] | None, value: float, na
     if ours.interval is None or theirs is None:
         if theirs is not None and theirs[0] <= ours.iqm <= theirs[1]:
             return f"within {name}'s spread"
+        if ours.interval is not None and ours.interval[0] <= value <= ours.interval[1]:
+            return f"{name}'s one run lies within"
         return f"{'above' if ours.iqm >= value else 'below'} {name}'s, one run"
     if overlap(ours.interval, theirs):
         return f"overlaps {name}'s"
