@@ -45,6 +45,8 @@ EXAMPLES = {
 # What there is besides training: each command's module has DESCRIPTION, add_arguments(parser) and run(args).
 MODULES = {"resume": "rl8.resume", "eval": "rl8.use.evaluate", "play": "rl8.use.play", "export": "rl8.use.export"}
 
+WIDTH = 120  # of the help, in characters
+
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 FLAGS = """\
@@ -272,10 +274,11 @@ def help_text() -> str:
     chosen = catalog.defaults()
     for group in catalog.GROUPS:
         found = catalog.options(group) or {"(none)": f"your own go into conf/{group}"}
-        width = max((len(name) for name in found), default=0) + 1
+        width = max(17, *(len(name) + 1 for name in found))
         for number, (name, text) in enumerate(found.items()):
             mark = f"{name}*" if chosen.get(group) == name else name
-            lines.append(f"  {group if number == 0 else '':<14}{mark:<{max(width, 17)}} {_short(text)}".rstrip())
+            begin = f"  {group if number == 0 else '':<14}{mark:<{width}} "
+            lines.append(f"{begin}{_short(text, WIDTH - len(begin))}".rstrip())
     lines += [
         "  Your own: conf/env/my_env.yaml and my_env.py in the working directory are chosen by env=my_env.",
         "",
@@ -288,8 +291,8 @@ def help_text() -> str:
     return "\n".join(lines)
 
 
-def _short(text: str) -> str:
-    return textwrap.shorten(text.split(": ")[0].removesuffix("."), 84, placeholder=" ...")
+def _short(text: str, room: int) -> str:
+    return textwrap.shorten(text.split(": ")[0].removesuffix("."), room, placeholder=" ...")
 
 
 def _train(args: argparse.Namespace) -> int:
