@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> launch.Outcome | int | list[str]:
         return launcher.launch(["resume", args.run, *args.overrides], plan.device)
     with torch_settings():
         trainer = launch.build(plan, found.folder, args.overrides)
-        if changed and (reason := trainer.is_over()) is not None:
+        if changed and (reason := trainer.end_reached()) is not None:
             done = trainer.algorithm.env_steps
             raise ValueError(
                 f"RUN={args.run} has {done:,} env steps and is at its end ({reason}), so {' '.join(args.overrides)} "

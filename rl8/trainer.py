@@ -260,9 +260,9 @@ class Trainer:
         self.algorithm.env.close()
         self._evaluation.close()
 
-    def is_over(self) -> str | None:
+    def end_reached(self) -> str | None:
         """Return why a run that goes on would train no more; None if it would, or begins."""
-        stop = copy.deepcopy(Or(self.stop_conditions)) if self.stop_conditions else Never()
+        stop = copy.deepcopy(_any_of(self.stop_conditions))
         met = origin.go_on(stop, self._resumed, lambda _: None)[1]
         return stop.reached() if met else None
 
@@ -300,7 +300,7 @@ class Trainer:
         )
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
-        stop = Or(conditions) if conditions else Never()
+        stop = _any_of(conditions)
         check_keys(conditions, self.metric_names, evaluates=steps_per_eval is not None)
         self._evaluation.check(eval_env_config)
         self._messages.warnings = []
@@ -394,6 +394,10 @@ class Trainer:
         if stopped and self._stop_reason is None:
             self.stop()
         return bool(over or number or stopped)
+
+
+def _any_of(conditions: Sequence[Condition]) -> Condition:
+    return Or(conditions) if conditions else Never()
 
 
 class RecurrentTrainer(Trainer):
