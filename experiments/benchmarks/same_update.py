@@ -36,6 +36,8 @@ ALIKE = (
 SAME = 1e-3  # of how far the weights moved: what rounding and the std come to over a horizon's passes
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
+Pairs = Sequence[tuple[nn.Parameter, nn.Parameter]]  # rl8's, and the other program's
+
 
 class Difference(NamedTuple):
     """How two updates differ.
@@ -76,9 +78,9 @@ def pairs(policy: Any, theirs: Any) -> Iterator[tuple[nn.Parameter, nn.Parameter
 
 
 @torch.no_grad()
-def hand_over(model: Any, algorithm: Algorithm) -> None:
+def hand_over(model: Any, algorithm: Algorithm, weights: Pairs) -> None:
     """Give rl8 the weights, Adam's state and the horizon of Stable-Baselines3."""
-    for mine, other in pairs(algorithm.policy, model.policy):
+    for mine, other in weights:
         mine.copy_(other.reshape(mine.shape))
         if known := model.policy.optimizer.state.get(other):
             state = algorithm.optimizer.state[mine]
@@ -114,24 +116,22 @@ def differences(task: str, iterations: int, words: Sequence[str] = ()) -> Iterat
     _, callback = model._setup_learn(iterations * model.n_steps * model.n_envs)
     with tempfile.TemporaryDirectory() as folder:
         algorithm = ours(task, chosen, Path(folder))
+        weights = list(pairs(algorithm.policy, model.policy))
         for _ in range(iterations):
             model.collect_rollouts(envs, callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
             algorithm.collect()
-            hand_over(model, algorithm)
-            before = [mine.detach().clone() for mine, _ in pairs(algorithm.policy, model.policy)]
+            hand_over(model, algorithm, weights)
+            before = [(mine.detach().clone(), mine) for mine, _ in weights]
             model.train()
             algorithm.step()
-            after = [(mine.detach(), other.detach()) for mine, other in pairs(algorithm.policy, model.policy)]
-            weights = [mine for mine, _ in after]
-            yield Difference(
-                _distance(before, weights), _distance(weights, [other.reshape(mine.shape) for mine, other in after])
-            )
+            yield Difference(_distance(before), _distance(weights))
         algorithm.env.close()
     envs.close()
 
 
-def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    return float(torch.stack([(a - b).square().sum() for a, b in zip(one, other, strict=True)]).sum().sqrt())
+@torch.no_grad()
+def _distance(weights: Sequence[tuple[Tensor, Tensor]]) -> float:
+    return float(sum((one - other.reshape(one.shape)).square().sum() for one, other in weights) ** 0.5)
 
 
 def main() -> int:

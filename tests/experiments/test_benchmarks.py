@@ -218,8 +218,7 @@ def test_a_run_of_rl8_is_played_and_its_curve_read(tmp_path, monkeypatch):
 
 
 def test_both_programs_compute_the_same_update():
-    pytest.importorskip("stable_baselines3")
-    pytest.importorskip("gymnasium")
+    pytest.importorskip("stable_baselines3", reason="what experiments/benchmarks needs is not installed")
     found = list(same_update.differences("cartpole_v1", 2))
     assert all(each.moved > 0.1 and each.apart < same_update.SAME * each.moved for each in found)
     assert len(found) == 2
