@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def table(runs: Runs) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     times = [
-        "| task | env steps | rl8, s | SB3, s | SB3 / rl8 | rl8, processor s | SB3, processor s | SB3 / rl8 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | env steps | rl8, s | SB3, s | SB3 / rl8 | rl8, processor s | SB3, processor s | SB3 / rl8 | on |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, task in TASKS.items():
         for program, title in ((each, PROGRAMS[each]) for each in task.programs):
@@ -110,18 +111,20 @@ def _spread(published: Published) -> str:
 
 
 def _times(task: Task, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return a row of medians over the seeds that both programs have, or over all of rl8's."""
+    """Return a row of medians over the runs of one machine, which has runs of both where any has."""
     ours, theirs = ([run for run in each if run["clock_s"] <= WAITED * run["processor_s"]] for each in (ours, theirs))
     if not ours:
         return None
-    both = {run["seed"] for run in ours} & {run["seed"] for run in theirs}
-    ours, theirs = ([run for run in each if not both or run["seed"] in both] for each in (ours, theirs if both else ()))
+    mine, other = (Counter(run["machine"] for run in each) for each in (ours, theirs))
+    machine = max(mine, key=lambda name: (min(mine[name], other[name]), mine[name]))
+    ours, theirs = ([run for run in each if run["machine"] == machine] for each in (ours, theirs))
     cells = [task.title, f"{ours[0]['env_steps']:,}"]
     for key in ("clock_s", "processor_s"):
-        mine = statistics.median(run[key] for run in ours)
-        other = statistics.median(run[key] for run in theirs) if theirs else None
-        cells += [f"{mine:.0f}", "not run" if other is None else f"{other:.0f}"]
-        cells.append("" if other is None else f"{other / mine:.2f}")
+        seconds = statistics.median(run[key] for run in ours)
+        longer = statistics.median(run[key] for run in theirs) if theirs else None
+        cells += [f"{seconds:.0f}", "not run" if longer is None else f"{longer:.0f}"]
+        cells.append("" if longer is None else f"{longer / seconds:.2f}")
+    cells.append(machine.partition(",")[0])
     return f"| {' | '.join(cells)} |"
 
 
@@ -180,8 +183,8 @@ def write(folder: Path) -> None:
         "the most probable action. Median, interquartile mean (IQM) and the 95% bootstrap interval of the latter are "
         "over seeds. *In training* is the IQM of training's last 100 episodes, whose actions are drawn: CleanRL "
         "publishes such; rl-zoo judges as the other columns do. The last column compares rl8 with Stable-Baselines3 "
-        "and the first one named. What is *not run* waits for the same command. Seconds are medians over the seeds "
-        "of both, from the command to its end; SB3 / rl8 above 1: rl8 is faster. Runs that had to wait for their "
+        "and the first one named. What is *not run* waits for the same command. Seconds are medians over the runs "
+        "of one machine, from the command to its end; SB3 / rl8 above 1: rl8 is faster. Runs that waited for their "
         f"processor, whose clock is more than {WAITED} times its seconds, are left out of them.",
         "",
         "![Learning curves: median and quartiles over seeds](curves.png)",

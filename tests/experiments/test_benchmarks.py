@@ -132,9 +132,9 @@ def test_a_curve_is_thinned_to_its_end():
     assert play.thinned([]) == []
 
 
-def write(folder, task, program, seed, mean, seconds):
+def write(folder, task, program, seed, mean, seconds, machine="a machine, 2 processors"):
     known = {"task": task, "program": program, "seed": seed, "env_steps": 100, "clock_s": seconds}
-    known |= {"processor_s": seconds, "commit": "abc", "versions": {"torch": "2"}, "machine": "a machine"}
+    known |= {"processor_s": seconds, "commit": "abc", "versions": {"torch": "2"}, "machine": machine}
     known |= {"returns": [mean - 1, mean + 1], "curve": [[10, 0.0], [100, mean]]}
     (folder / f"{task}-{program}-{seed}.json").write_text(json.dumps(known))
 
@@ -145,14 +145,19 @@ def test_the_report_tells_what_is_done_and_what_is_not(tmp_path):
     for seed, mean in enumerate((480, 490, 500), 1):
         write(folder, "cartpole_v1", "rl8", seed, mean, 10 * seed)
     write(folder, "cartpole_v1", "sb3", 2, 500, 50)
+    write(folder, "walker2d_v4", "rl8", 1, 2300, 300)
+    write(folder, "walker2d_v4", "rl8", 2, 2300, 300)
+    for program, seconds in (("rl8", 100), ("sb3", 250)):
+        write(folder, "walker2d_v4", program, 3, 2300, seconds, "a faster machine, 2 processors")
     write(folder, "hopper_v4", "rl8", 1, 2300, 600)
     report.write(folder)
     page = (tmp_path / "README.md").read_text()
     assert "| CartPole-v1 | 100 | rl8 | 3 of 5 | 490.0 | 490.0 | 480.0 to 500.0 | 490.0 |" in page
     assert "| 100 | Stable-Baselines3 | 1 of 5 | 500.0 | 500.0 | one run | 500.0 |" in page
     assert "| Acrobot-v1 |  | rl8 | not run |" in page
-    assert "| CartPole-v1 | 100 | 20 | 50 | 2.50 |" in page  # of the seed that both have
-    assert "| Hopper-v4 | 100 | 600 | not run |  |" in page
+    assert "| CartPole-v1 | 100 | 20 | 50 | 2.50 | 20 | 50 | 2.50 | a machine |" in page
+    assert "| Walker2d-v4 | 100 | 100 | 250 | 2.50 | 100 | 250 | 2.50 | a faster machine |" in page
+    assert "| Hopper-v4 | 100 | 600 | not run |  | 600 | not run |  | a machine |" in page
     assert "within CleanRL's spread" in page
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
