@@ -64,6 +64,8 @@ class VectorEnv(OpaqueEnv):
         self.action_spec = space_spec(vec.single_action_space)
         self.autoreset = autoreset or _announced(vec)
         check_choice("autoreset", self.autoreset, MODES)
+        if self.autoreset == "same_step":
+            _keep_last(vec)
         self._to_device = ToDevice(self.device)
         self._ended: Array = np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -182,6 +184,15 @@ def one_of(env: Any) -> Any:
     )
 
 
+def _keep_last(vec: Any) -> None:
+    """Let last observations outlive the reset that follows them in the same step."""
+    gymnasium, base = sys.modules.get("gymnasium"), getattr(vec, "unwrapped", vec)
+    if gymnasium is not None and isinstance(base, gymnasium.vector.SyncVectorEnv):
+        from rl8.env.adapters.wrappers import LastKept
+
+        base.envs = [LastKept(env) for env in base.envs]
+
+
 def _announced(vec: Any) -> str:
     """Return how a vector environment says that it begins anew."""
     mode = (getattr(vec, "metadata", None) or {}).get("autoreset_mode")
@@ -208,6 +219,10 @@ def _make(
         )
     options: dict[str, Any] = {}
     if vectorization != "own":
+        if vectorization == "async":  # in its process; those in this one are wrapped with the rest
+            from rl8.env.adapters.wrappers import LastKept
+
+            of_one = [*of_one, LastKept]
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
     with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+
+
+class LastKept(gymnasium.Wrapper):
+    """Copies an episode's last observation, which a reset may overwrite before it is handed on.
+
+    `SyncVectorEnv` and `AsyncVectorEnv` reset in the same step, and hand on what the environment returned before.
+    Put around each environment where `rl8` makes them, and around those of a `SyncVectorEnv` that it is given.
+    """
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take one step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return copy.deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
 
 
 class SeenEntries(gymnasium.ObservationWrapper):

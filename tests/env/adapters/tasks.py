@@ -30,6 +30,18 @@ class Count(gym.Env):
         return np.array([self.episode, self.steps], dtype=np.float64)
 
 
+class Overwrites(Count):
+    """A `Count` that writes every observation to the same place."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.place = np.zeros(2)
+
+    def _obs(self):
+        self.place[:] = super()._obs()
+        return self.place
+
+
 def count_vec(mode, kind=gym.vector.SyncVectorEnv):
     """Return two environments: one truncated after 2 steps, one terminated after 3."""
     makers = [lambda: Count(2, "truncated"), lambda: Count(3, "terminated")]

@@ -12,7 +12,7 @@ from rl8.env.adapters.manager import ManagerEnv
 from rl8.ppo.algorithm import Algorithm
 from rl8.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
 from rl8.use.evaluate import evaluate
-from tests.env.adapters.tasks import Count, Echo, count_vec
+from tests.env.adapters.tasks import Count, Echo, Overwrites, count_vec
 
 MODES = ("SAME_STEP", "NEXT_STEP", "DISABLED")
 KEYS = ("rewards", "terminated", "truncated")
@@ -58,6 +58,28 @@ def test_every_way_of_beginning_anew_gives_the_same_transitions(mode, kind):
     env.close()
     assert first[:4] == FIRST
     assert second[:4] == SECOND
+
+
+SAME_STEP = gym.vector.AutoresetMode.SAME_STEP
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: VectorEnv(gym.vector.SyncVectorEnv([lambda: Overwrites(end="truncated")], autoreset_mode=SAME_STEP)),
+        lambda: VectorEnv(one_of(Overwrites(end="truncated"))),
+        lambda: GymnasiumEnv(1, id="Overwrites-v0"),
+        lambda: GymnasiumEnv(1, id="Overwrites-v0", vectorization="async"),
+    ],
+    ids=["given", "one", "sync", "async"],
+)
+def test_a_last_observation_outlives_a_reset_that_writes_to_its_place(made, monkeypatch):
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    options = {"end": "truncated"}
+    gym.register("Overwrites-v0", "tests.env.adapters.tasks:Overwrites", kwargs=options, disable_env_checker=True)
+    env = made()
+    assert transitions(env, 4)[0] == FIRST
+    env.close()
 
 
 def test_no_step_is_spent_on_a_reset_unless_the_library_does_so():
