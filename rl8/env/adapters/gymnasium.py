@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes.util
 import importlib
 import importlib.metadata
 import inspect
@@ -20,6 +21,7 @@ from tensordict import TensorDict
 from rl8.checks import check_choice, closest
 from rl8.data import FILLER, FINAL_OBS, OBS, REWARDS, TERMINATED, TRUNCATED
 from rl8.env.adapters.arrays import Array, ToDevice, space_spec, to_host, with_rows
+from rl8.env.adapters.mujoco import draw_without_screen
 from rl8.env.adapters.opaque import OpaqueEnv, check_installed, keywords, made_of
 from rl8.kinds import as_text, kinds_of
 from rl8.specs import Nested
@@ -106,7 +108,8 @@ class VectorEnv(OpaqueEnv):
         if not self.has_pictures:
             return super().render(index)
         with made_of(self.named, lambda: "", "drawn"):
-            return np.asarray(self.vec.render()[index], dtype=np.uint8)
+            # MuJoCo's are turned upside down by strides below zero, which torch does not take
+            return np.ascontiguousarray(self.vec.render()[index], dtype=np.uint8)
 
     @property
     def has_pictures(self) -> bool:
@@ -225,6 +228,8 @@ def _make(
             of_one = [*of_one, LastKept]
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
+    if kwargs.get("render_mode") == "rgb_array" and ctypes.util.find_library("EGL"):
+        draw_without_screen()
     with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):
         let_register(id)
         vec = gymnasium.make_vec(id, num_envs, vectorization_mode=VECTORIZATION[vectorization], **options, **kwargs)
@@ -268,6 +273,8 @@ def _hint(id: str, kwargs: Mapping[str, Any], vectorization: str) -> str:
         if near:
             return f" Did you mean env.id={near}?"
         elsewhere = "env.id=module:Name-v0, e.g. env.id=ale_py:ALE/Pong-v5 after pip install ale-py"
+        if colon and "No module named" in str(sys.exc_info()[1]):
+            return " It is looked for in the folder where the command is typed, and among what is installed."
         return "" if colon else f" A module that registers tasks is named before a colon: {elsewhere}."
     creator: Any = gymnasium.registry[name].entry_point
     try:

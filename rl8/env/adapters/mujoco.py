@@ -21,9 +21,8 @@ def load_mujoco(*, drawing: bool) -> None:
         ValueError: If it can't be imported with what shall draw.
     """
     typed = os.environ.get(BACKEND)
-    screen = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-    if drawing and not (typed or screen):
-        os.environ[BACKEND] = "egl"
+    if drawing:
+        draw_without_screen()
     try:
         importlib.import_module("mujoco")
     except Exception as error:  # its libraries raise what they like
@@ -36,6 +35,13 @@ def load_mujoco(*, drawing: bool) -> None:
                 f"Accepted: what is installed of egl, glfw and osmesa. Type: unset {BACKEND}."
             ) from error
         raise ValueError(cannot_draw(said)) from error
+
+
+def draw_without_screen() -> None:
+    """Let MuJoCo draw by EGL where there is no screen and nothing else is chosen."""
+    screen = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if not (os.environ.get(BACKEND) or screen):
+        os.environ[BACKEND] = "egl"
 
 
 def cannot_draw(reason: str) -> str:

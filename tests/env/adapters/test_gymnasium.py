@@ -327,9 +327,10 @@ def test_pictures_where_it_was_made_to_draw():
     with pytest.raises(NotImplementedError, match="VectorEnv has no pictures"):
         env.render()
     env.vec.render_mode = "rgb_array"
-    env.vec.render = lambda: (np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8))
+    upside_down = np.stack([np.zeros((3, 3), np.uint8), np.ones((3, 3), np.uint8)])[:, ::-1]  # as MuJoCo has it
+    env.vec.render = lambda: tuple(upside_down)
     assert env.has_pictures
-    assert env.render(1).all()
+    assert torch.as_tensor(env.render(1)).all()
 
 
 def test_episodes_are_evaluated_though_ends_are_reported_only_where_they_are():
@@ -338,6 +339,14 @@ def test_episodes_are_evaluated_though_ends_are_reported_only_where_they_are():
     sample = evaluate(policy.eval(), env, steps=1, episodes=3)
     assert sample.returns == sample.lengths  # a reward of 1 per step
     env.close()
+
+
+def test_a_step_between_two_episodes_is_no_step_of_an_evaluated_one():
+    def made(n, horizon=None, *, device=None):
+        return VectorEnv(count_vec("NEXT_STEP"), horizon, device=device)
+
+    policy = Algorithm(made, num_envs=2, horizon=8).policy
+    assert evaluate(policy.eval(), made(2), steps=1, episodes=6).lengths == [2, 3, 2, 3, 2, 3]
 
 
 @pytest.mark.parametrize(
