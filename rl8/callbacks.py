@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rl8.checks import source_file, unknown
+from rl8.checks import is_mistake, source_file, unknown
 
 Trainer = Any  # an `rl8.Trainer`; its file imports this one
 
@@ -38,6 +38,9 @@ class Callback:
     """
 
     metric_names: Sequence[str] = ()
+
+    def check(self, trainer: Trainer) -> None:
+        """Before a run is created: raise ValueError where what this callback was given does not fit it."""
 
     def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Before the first iteration; `metrics` are the last ones of a run that goes on, else empty."""
@@ -115,6 +118,20 @@ class Callbacks:
         """Names of the metrics that they add."""
         return [name for callback in self._callbacks for name in callback.metric_names]
 
+    def check(self) -> None:
+        """Let each check whether it fits the run.
+
+        Raises:
+            ValueError: If one does not.
+        """
+        for callback in self._callbacks:
+            try:
+                callback.check(self._trainer)
+            except (TypeError, ValueError) as error:
+                if not is_mistake(error):
+                    raise
+                raise ValueError(f"{type(callback).__name__}: {error}") from error
+
     def call(
         self, hook: str, metrics: dict[str, float], failures: list[CallbackError] | None = None
     ) -> dict[str, float]:
@@ -165,7 +182,7 @@ class Callbacks:
 
 def _check_signatures(callback: Callback) -> None:
     """Raise TypeError unless all of a callback's methods can be called as they will be."""
-    for name, count in {**dict.fromkeys(HOOKS, 2), "state_dict": 0, "load_state_dict": 1}.items():
+    for name, count in {**dict.fromkeys(HOOKS, 2), "check": 1, "state_dict": 0, "load_state_dict": 1}.items():
         try:
             signature = inspect.signature(getattr(callback, name))
             signature.bind(*[None] * count)

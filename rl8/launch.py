@@ -315,7 +315,7 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         config=plan.config,
         overrides=overrides,
         stop_conditions=[] if condition is None else [condition],
-        callbacks=[cls(**part.options) for cls, part in zip(chosen.callbacks, plan.callbacks, strict=True)],
+        callbacks=[_callback(cls, part) for cls, part in zip(chosen.callbacks, plan.callbacks, strict=True)],
         seed=plan.seed if plan.reseeds and plan.trainer.branch is not None else None,
         **asdict(settings),
     )
@@ -323,6 +323,17 @@ def build(plan: Plan, folder: Path, overrides: Sequence[str] = ()) -> Trainer:
         raise ValueError(f"goal.metric={plan.goal.metric}: {unknown_metric(plan.goal.metric, known)}")
     trainer.source = plan.source
     return trainer
+
+
+def _callback(cls: Callable[..., Callback], part: Part) -> Callback:
+    """Return a callback; a message of its own about an option names the key."""
+    try:
+        return cls(**part.options)
+    except (TypeError, ValueError) as error:
+        names = "|".join(map(re.escape, part.options))
+        if not (is_mistake(error) and names):
+            raise
+        raise ValueError(re.sub(rf"(?<![\w.])({names})(?=[=\[])", rf"{part.key}.\1", str(error))) from error
 
 
 @dataclass(frozen=True)

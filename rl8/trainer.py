@@ -74,6 +74,7 @@ class Trainer:
         settings: What a run does besides.
         history: Metrics of every iteration so far; once there are `MAX_HISTORY`, every second one is dropped.
         source: The composed config as text, to be kept with the run; by default what is recorded, as YAML.
+        steps_per_eval: Iterations between evaluations, in the last `run` or the next; None evaluates at the end alone.
         stopped_by: `"SIGINT"` or `"SIGTERM"` if the last `run` ended by it, else None.
 
     Raises:
@@ -131,6 +132,7 @@ class Trainer:
         world.check_same(self.config)
         self.source: str | None = None
         self.stopped_by: str | None = None
+        self.steps_per_eval = self.settings.steps_per_eval
         self._stop_reason: str | None = None
         self._messages = Messages()
         self._evaluation = Evaluation(self.algorithm, self.settings, self._messages)
@@ -253,6 +255,7 @@ class Trainer:
             ValueError: If the environment refuses it, or a stop condition watches what is not evaluated.
         """
         check_keys(self.stop_conditions, self.metric_names, evaluates=self.settings.steps_per_eval is not None)
+        self.callbacks.check()
         self._evaluation.check()
 
     def close(self) -> None:
@@ -300,8 +303,10 @@ class Trainer:
         )
         steps_per_eval = steps_per_eval if steps_per_eval is not None else self.settings.steps_per_eval
         check_range("steps_per_eval", steps_per_eval, 1, integer=True, optional=True, hint="steps_per_eval=10")
+        self.steps_per_eval = steps_per_eval
         stop = _any_of(conditions)
         check_keys(conditions, self.metric_names, evaluates=steps_per_eval is not None)
+        self.callbacks.check()
         self._evaluation.check(eval_env_config)
         self._messages.warnings = []
         resumed, self._resumed = self._resumed, None

@@ -216,11 +216,13 @@ def test_a_resumed_run_gives_a_callback_its_state(tmp_path):
 
 MINE = """
 from rl8.callbacks import Callback
+from rl8.checks import check_range
 
 class Mine(Callback):
     metric_names = ("my/number",)
 
     def __init__(self, number: int = 1):
+        check_range("number", number, 0, hint="number=3")
         self.number = number
 
     def on_iteration(self, trainer, metrics):
@@ -244,6 +246,10 @@ def test_the_command_line_takes_callbacks_from_a_file(program, capsys):
     for word, match in (
         ("callbacks.one.nummer=3", "callbacks.one.number"),
         ("callbacks.one.number=x", "callbacks.one.number=x is of the wrong kind"),
+        (
+            "callbacks.one.number=-1",
+            "callbacks.one.number=-1 is out of range. Accepted: a number >= 0. Try callbacks.one.number=3",
+        ),
         ("callbacks.one._target_=rl8.Trainer", "callbacks.one._target_=rl8.Trainer is no Callback"),
         ("callbacks=others", "callbacks=others"),
     ):

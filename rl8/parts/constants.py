@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from rl8.callbacks import Callback, Trainer
-from rl8.checks import check_range
+from rl8.checks import check_range, unknown_metric
 from rl8.ppo.schedules import Schedule
+from rl8.rng import forked
 
 
 class Randomize(Callback):
@@ -28,6 +29,10 @@ class Randomize(Callback):
         check_range("every", every, 1, integer=True, hint="every=10")
         self.constants, self.every = dict(constants), every
         self._drawn: dict[str, Any] = {}
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse what the environment would not take."""
+        _try(trainer.algorithm.env, [self.constants])
 
     def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Draw, or set what was drawn last in the run that goes on."""
@@ -64,6 +69,11 @@ class ScheduledConstants(Callback):
             name: Schedule(points[0][1], points, "interp", name=f"constants[{name!r}]", low=None)
             for name, points in constants.items()
         }
+        self._points = [{name: value} for name, points in constants.items() for _, value in points]
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse what the environment would not take."""
+        _try(trainer.algorithm.env, self._points)
 
     def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Set what they are at the first horizon."""
@@ -109,21 +119,40 @@ class Curriculum(Callback):
         self.levels, self.metric, self.up, self.down, self.wait = list(levels), metric, up, down, wait
         self.level = self.since = 0
 
-    def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Set the level.
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a metric that never comes, and levels that the environment would not take.
 
         Raises:
-            ValueError: If there is no such metric.
+            ValueError: If it is one.
         """
         if self.metric not in trainer.metric_names:
+            raise ValueError(f"metric={self.metric}: {unknown_metric(self.metric, trainer.metric_names)}")
+        if self._of_evaluations and trainer.steps_per_eval is None:
             raise ValueError(
-                f"metric={self.metric!r} is none of this run. Accepted: {', '.join(trainer.metric_names)}."
+                f"metric={self.metric} comes with evaluations, and with trainer.steps_per_eval=null there is none but "
+                "the last. Try trainer.steps_per_eval=10."
             )
+        _try(trainer.algorithm.env, self.levels)
+
+    def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Set the level."""
         trainer.algorithm.env.configure(self.levels[self.level])
 
     def on_iteration(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Change the level if it is time."""
         self.since += 1
+        self._look_at(trainer, metrics)
+
+    def on_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Change the level if it is time, where an evaluation's metric tells."""
+        if self._of_evaluations:
+            self._look_at(trainer, metrics)
+
+    @property
+    def _of_evaluations(self) -> bool:
+        return self.metric.startswith("eval/")
+
+    def _look_at(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         value, before = metrics.get(self.metric), self.level
         if value is not None and self.since >= self.wait:
             if value >= self.up:
@@ -142,6 +171,27 @@ class Curriculum(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with them."""
         self.level, self.since = min(state["level"], len(self.levels) - 1), state["since"]
+
+
+def _try(env: Any, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Set constants and put them back, to see whether the environment takes them; random numbers stay as they are.
+
+    Raises:
+        TypeError: If a value is of another kind.
+        ValueError: If it does not take them.
+    """
+    if not env.parameters:
+        raise ValueError(
+            f"{type(env).__name__} has no constants that can be set while it runs. Accepted: environments that declare "
+            "some. What a task of another library is made with is set for the whole run, e.g. by env.kwargs."
+        )
+    with forked(env.device):
+        before = {name: _as_list(getattr(env, name)) for name in env.parameters}
+        try:
+            for constants in settings:
+                env.configure(constants)
+        finally:
+            env.configure(before)
 
 
 def _as_list(value: Any) -> Any:

@@ -32,8 +32,8 @@ class ScheduledStd(Callback):
                 f"points={points!r} reach 0. Accepted: standard deviations > 0. Try [[0, 1.0], [1000, 0.1]]."
             )
 
-    def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Set that of the first horizon.
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a model that it would not act on.
 
         Raises:
             ValueError: If the model has none of its own.
@@ -43,6 +43,9 @@ class ScheduledStd(Callback):
                 f"{type(trainer.algorithm.policy.model).__name__} has no log_std of its own here. Accepted: models of "
                 "continuous actions with model.state_dependent_std=false."
             )
+
+    def on_start(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Set that of the first horizon."""
         self._set(trainer)
 
     def on_iteration(self, trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from rl8.callbacks import Callback, CallbackError
+from rl8 import Trainer
+from rl8.callbacks import Callback
 from rl8.env import CartPole
+from rl8.env.adapters.gymnasium import GymnasiumEnv
 from rl8.parts.constants import Curriculum, Randomize, ScheduledConstants
 
-from .running import run
+from .running import QUIET, run
 
 
 class Watching(Callback):
@@ -97,6 +99,33 @@ def test_what_says_nothing_is_refused(make, message):
         make()
 
 
-def test_a_metric_that_is_none_is_refused(tmp_path):
-    with pytest.raises(CallbackError, match=r"metric='return' is none of this run"):
-        run(tmp_path, CartPole, Curriculum([{"gravity": 1.0}, {"gravity": 2.0}], metric="return"))
+LEVELS = [{"gravity": 1.0}, {"gravity": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("env_cls", "part", "message"),
+    [
+        (CartPole, Curriculum(LEVELS, metric="return"), "Curriculum: metric=return: Unknown metric 'return'"),
+        (CartPole, Curriculum(LEVELS, metric="eval/returns/mean"), "with steps_per_eval=None there is none but"),
+        (CartPole, Curriculum([{}, {"grvity": 2.0}]), "Curriculum: .*'grvity'. Did you mean 'gravity'"),
+        (CartPole, Randomize({"gravity": {"low": 9.0, "high": 1.0}}), "Randomize: .*gravity"),
+        (CartPole, ScheduledConstants({"length": [[0, 1.0], [9, -1.0]]}), "ScheduledConstants: .*length"),
+        (GymnasiumEnv, Randomize({"gravity": 1.0}), "GymnasiumEnv has no constants that can be set while it runs"),
+    ],
+)
+def test_what_does_not_fit_the_run_is_refused_before_it_is_created(tmp_path, env_cls, part, message):
+    trainer = Trainer(env_cls, callbacks=[part], output_dir=str(tmp_path / "run"), steps_per_eval=None, **QUIET)
+    gravity = getattr(trainer.algorithm.env, "gravity", None)
+    for refused in (trainer.check, trainer.run):
+        with pytest.raises(ValueError, match=message):
+            refused()
+    assert not (tmp_path / "run").exists()
+    assert getattr(trainer.algorithm.env, "gravity", None) == gravity
+    trainer.close()
+
+
+def test_a_metric_of_evaluations_changes_the_level(tmp_path):
+    watching = Curriculum([{"gravity": g} for g in (1.0, 2.0, 3.0)], metric="eval/returns/mean", up=-1e9, wait=2)
+    trainer = run(tmp_path, CartPole, watching, steps=64, steps_per_eval=2)
+    assert watching.level == 2
+    assert float(trainer.algorithm.env.gravity) == 3.0

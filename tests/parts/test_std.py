@@ -1,6 +1,5 @@
 import pytest
 
-from rl8.callbacks import CallbackError
 from rl8.env import CartPole, Pendulum
 from rl8.parts.std import ScheduledStd
 
@@ -25,5 +24,5 @@ def test_a_horizon_is_collected_with_the_schedules_std(tmp_path):
 def test_a_std_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reach 0"):
         ScheduledStd([[0, 1.0], [32, 0.0]])
-    with pytest.raises(CallbackError, match=r"has no log_std of its own here"):
+    with pytest.raises(ValueError, match=r"has no log_std of its own here"):
         run(tmp_path, CartPole, ScheduledStd([[0, 1.0]]))
