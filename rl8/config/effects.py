@@ -13,6 +13,10 @@ from rl8.ppo.hyperparameters import Hyperparameters
 
 Reason = Callable[[Hyperparameters, Mapping[str, Any]], str]
 
+# What a policy's weights begin as, and how it may be told from which file they come instead.
+INITIAL: Final = ("model.hidden_gain", "model.policy_gain", "model.value_gain", "model.log_std", "network.log_std")
+FROM: Final = ("init_from", "branch", "resume")
+
 # Groups that only serve others: a key acts where another value refers to it.
 REFERRED: Final = ("network", "goal")
 # Why changing a key may change neither weights nor files, and is accepted all the same.
@@ -28,8 +32,9 @@ def _of_algo(reason: Callable[[Hyperparameters], str]) -> Reason:
     return lambda hparams, _: reason(hparams)
 
 
-def _without_layers(model: Mapping[str, Any]) -> str:
+def _without_layers(_: Hyperparameters, config: Mapping[str, Any]) -> str:
     """Return which keys leave a model without a hidden layer; empty where there is one."""
+    model = config.get("model", {})
     keys = [key for key in ("hiddens", "head_hiddens") if key in model]
     if not keys or any(model[key] for key in keys):
         return ""
@@ -50,6 +55,11 @@ def unrecorded(typed: tuple[str, ...], config: Mapping[str, Any]) -> list[str]:
     return [key for key in typed if key in RECORDING and not any(trainer[name] for name in RECORDING[key])]
 
 
+def _given_weights(_: Hyperparameters, config: Mapping[str, Any]) -> str:
+    found = [name for name in FROM if config["trainer"][name] is not None]
+    return f"all weights come from a file (trainer.{found[0]})" if found else ""
+
+
 # Why a key has no effect with the other options as they are; empty where it has one.
 RULES: Final[dict[str, Reason]] = {
     **{f"algo.{name}": _of_algo(reason) for name, reason in IDLE.items()},
@@ -57,10 +67,9 @@ RULES: Final[dict[str, Reason]] = {
     "model.layout": lambda _, config: (
         "model.images is null" if config.get("model", {}).get("images", True) is None else ""
     ),
-    **{
-        key: lambda _, config: _without_layers(config.get("model", {}))
-        for key in ("model.activation", "network.activation", "model.hidden_gain")
-    },
+    **dict.fromkeys(("model.activation", "network.activation"), _without_layers),
+    **dict.fromkeys(INITIAL, _given_weights),
+    "model.hidden_gain": lambda hparams, config: _given_weights(hparams, config) or _without_layers(hparams, config),
     "device.patience_s": lambda _, config: (
         "" if config["device"]["processes"] > 1 or launched.is_worker() else "one process waits for no other"
     ),

@@ -27,12 +27,29 @@ def _scheduled(name: str) -> Callable[[Hyperparameters], str]:
     return reason
 
 
+def _stays(name: str) -> Callable[[Hyperparameters], str]:
+    def reason(hparams: Hyperparameters) -> str:
+        value, points = getattr(hparams, name), hparams.schedules[name] or ()
+        still = bool(points) and all(point[1] == value for point in points)  # pairs were checked
+        return f"algo.{name} is {value:g}, and stays so" if still else ""
+
+    return reason
+
+
+def _one_step(hparams: Hyperparameters) -> str:
+    steps = hparams.num_sgd_iters * (1 if hparams.accumulate_grads else hparams.num_minibatches)
+    return "" if steps > 1 else "an update has one optimizer step (algo.num_sgd_iters), and nothing has moved before"
+
+
 # Why an option of PPO has no effect with the others as they are; empty where it has one.
 IDLE: Final[dict[str, Callable[[Hyperparameters], str]]] = {
     **{name: _scheduled(name) for name in SCHEDULED if name != "lr"},
     "lr_schedule_kind": lambda h: "" if h.lr_schedule else "algo.lr_schedule is null",
     "entropy_coeff_schedule_kind": lambda h: "" if h.entropy_coeff_schedule else "algo.entropy_coeff_schedule is null",
     **{name: lambda h: "" if h.desired_kl else "algo.desired_kl is null" for name in ("min_lr", "max_lr")},
+    **{f"schedules.{name}": _stays(name) for name in SCHEDULED if name != "lr"},
+    "desired_kl": lambda h: "" if h.desired_kl is None else _one_step(h),
+    "target_kl_div": lambda h: "" if h.target_kl_div is None else _one_step(h),
     "clip_obs": lambda h: "" if h.normalize_obs else "algo.normalize_obs is false",
     "normalize_advantages_per_minibatch": lambda h: (
         "algo.normalize_advantages is false"
@@ -84,12 +101,14 @@ def check_given(given: Mapping[str, Any], algorithm: Any) -> None:
     policy, hparams = algorithm.policy, algorithm.hparams
     usual: dict[str, Any] = {**vars(Hyperparameters), **algorithm.defaults}
     keys = {f"algo.{name}": (name, value, usual.get(name)) for name, value in given.items()}
+    for name, value in dict(given.get("schedules") or {}).items():
+        keys[f"algo.schedules.{name}"] = f"schedules={{{name!r}: {value!r}}}", value, None
     parameters = inspect.signature(type(policy.model)).parameters
     for name, value in (given.get("model_config") or {}).items():
         default = parameters[name].default if name in parameters else None
         keys[f"model.{name}"] = f"model_config={{{name!r}: {value!r}}}", value, default
     shapes = policy.distribution_cls.feature_shapes(policy.action_spec)
-    found = {f"algo.{name}": reason(hparams) for name, reason in IDLE.items() if name in given}
+    found = {f"algo.{name}": reason(hparams) for name, reason in IDLE.items() if f"algo.{name}" in keys}
     found |= features(keys, set(feature_names(shapes)), recurrent=policy.recurrent, truncates=algorithm.env.truncates)
     found = {key: reason for key, reason in found.items() if reason and keys[key][1] != keys[key][2]}
     if found:

@@ -67,6 +67,21 @@ def _program(program):
             "algo.normalize_advantages_per_minibatch",
             "algo.normalize_advantages is false",
         ),
+        (
+            ["algo.desired_kl=0.1", "algo.num_sgd_iters=1", "algo.sgd_minibatch_size=null", "algo.lr_schedule=null"],
+            "algo.desired_kl",
+            "one optimizer step",
+        ),
+        (
+            ["algo.target_kl_div=0.1", "algo.num_sgd_iters=1", "algo.accumulate_grads=true"],
+            "algo.target_kl_div",
+            "one optimizer step",
+        ),
+        (
+            ["algo.entropy_coeff=0", "algo.schedules.entropy_coeff=linear"],
+            "algo.schedules.entropy_coeff",
+            "algo.entropy_coeff is 0, and stays so",
+        ),
         (["algo.bootstrap=none"], "algo.bootstrap", "no time limit ends an episode"),
         (["algo.seqs_per_state_reset=4"], "algo.seqs_per_state_reset", "the policy carries no state"),
     ],

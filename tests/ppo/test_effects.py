@@ -28,6 +28,12 @@ QUIET = {"num_envs": 4, "horizon": 4, "track": False, "view": "none", "render": 
             {"entropy_coeff": 0.1, "entropy_coeff_schedule": ((0, 0.1), (99, 0.0))},
             "entropy_coeff: entropy_coeff_schedule says the value from env step 0 on",
         ),
+        (
+            Trainer,
+            {"vf_coeff": 2.0, "schedules": {"vf_coeff": ((0, 2.0), (99, 2.0))}},
+            r"vf_coeff: schedules.vf_coeff says .*; schedules={'vf_coeff': \(.*\)}: vf_coeff is 2, and stays so",
+        ),
+        (Trainer, {"desired_kl": 0.1, "num_sgd_iters": 1}, "desired_kl: an update has one optimizer step"),
     ],
 )
 def test_an_option_without_effect_is_refused_in_python_too(trainer_cls, options, text):
