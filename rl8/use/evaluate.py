@@ -17,7 +17,7 @@ from rl8.checks import check_range
 from rl8.config import catalog
 from rl8.tracking.secrets import redacted
 from rl8.use.recorded import store_of
-from rl8.use.task import Task, horizon_of, task
+from rl8.use.task import Task, check_flags, horizon_of, task
 
 if TYPE_CHECKING:
     from rl8.env import Env
@@ -108,7 +108,7 @@ def _by_episodes(
 ) -> Sample:
     import torch
 
-    from rl8.data import OBS, REWARDS, TERMINATED, TRUNCATED
+    from rl8.data import FILLER, OBS, REWARDS, TERMINATED, TRUNCATED
     from rl8.use.memory import Memory
 
     if not has_ends(env):
@@ -125,7 +125,8 @@ def _by_episodes(
     for _ in range(most or MAX_STEPS):
         result = env.step(memory.act(obs, deterministic=deterministic))
         total += result[REWARDS].reshape(n)
-        length += 1
+        filler = result.get(FILLER, None)  # a step between two episodes
+        length += 1 if filler is None else (~filler.reshape(n)).long()
         over = ended(result, n)
         counted = over & (due > 0)
         returns += total[counted].tolist()
@@ -209,6 +210,7 @@ def run(args: argparse.Namespace) -> int:
     runs, overrides = split(args.words, "eval")
     for name in ("steps", "episodes"):
         check_range(f"--{name}", getattr(args, name), 1, integer=True, optional=True, hint=f"--{name}=1000")
+    check_flags(args, overrides)
     tasks = [task(name, overrides) for name in runs]
     ready = [_ready(each, args) for each in tasks]
     results = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rl8.checks import check_path, check_range
 from rl8.launch import check_folder
 from rl8.use.evaluate import ended, has_ends, split
-from rl8.use.task import horizon_of, task
+from rl8.use.task import check_flags, horizon_of, task
 from rl8.view import movies, terminal
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     rows, columns = _grid(args.grid)
     if args.live:
         _check_live(args)
+    check_flags(args, overrides)
     each = task(runs[0], overrides)
     path = check_path("--out", args.out) if args.out else each.found.folder / "play.gif"
     if path.suffix.lower() not in KINDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ KEYS = (
     "trainer.eval_deterministic",
     "trainer.eval_env_config",
 )
+# Flags of the commands, each with the key in place of which it acts.
+FLAGS = {
+    "steps": "trainer.eval_horizon",
+    "episodes": "trainer.eval_horizon",
+    "sample": "trainer.eval_deterministic",
+}
 SEED = 1
 
 
@@ -127,6 +134,17 @@ def task(run: str, words: Sequence[str]) -> Task:
     typed = [override.get_key_element() for override in overrides]
     num_envs = plan.trainer.eval_num_envs if "trainer.eval_num_envs" in typed else None
     return Task(run, found, plan, num_envs, plan.seed if "seed" in typed else SEED)
+
+
+def check_flags(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Refuse keys in place of which a flag of the command acts.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for flag, key in FLAGS.items():
+        if getattr(args, flag, None) and any(word.lstrip("+").startswith(f"{key}=") for word in words):
+            raise ValueError(f"--{flag} acts in place of {key}, which would have no effect. Try it without {key}.")
 
 
 def horizon_of(plan: Plan) -> int:

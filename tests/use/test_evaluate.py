@@ -226,6 +226,8 @@ MISTAKES = {
     "eval run algo.gamma=0.9": "'algo.gamma=0.9' has no effect on a policy that is trained. Accepted: env.<constant>",
     "eval run model=gru": "'model=gru' has no effect",
     "eval run trainer.eval_horizn=3": "'trainer.eval_horizn=3' has no effect",
+    "eval run --steps=9 trainer.eval_horizon=9": "--steps acts in place of trainer.eval_horizon",
+    "eval run --sample trainer.eval_deterministic=true": "--sample acts in place of trainer.eval_deterministic",
     "eval run ~env.gravity": "'~env.gravity' has no effect",
     "eval run env.gravity=1,2": "'env.gravity=1,2' gives several values. Accepted: one value.",
     "eval run env.gravty=3": "Unknown key 'env.gravty'. Did you mean 'env.gravity'?",

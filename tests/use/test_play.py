@@ -163,6 +163,7 @@ def test_mistakes_are_one_message_and_leave_nothing(train, workdir, capsys):
         "play run --fps 0": "--fps=0.0 is out of range",
         "play run --width 3": "--width=3 is out of range",
         "play run trainer.eval_num_envs=3": "has no effect on a film. Accepted: --grid",
+        "play run --steps 9 trainer.eval_horizon=9": "--steps acts in place of trainer.eval_horizon",
         "play run algo.gamma=0.9": "has no effect",
     }
     for line, message in mistakes.items():
