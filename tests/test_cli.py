@@ -40,6 +40,9 @@ def my_env(workdir):
 MISTAKES = {
     "env=cartpol": "env=cartpol is unknown. Did you mean env=cartpole? Accepted: cartpole, ",
     "env.gravty=1": "Unknown key 'env.gravty'. Did you mean 'env.gravity'?",
+    "env.task=CartPole-v1": "Unknown key 'env.task'. Try env=<option>.",
+    "env=gymnasium env.task=CartPole-v1": "Unknown key 'env.task'. Accepted in env: _target_, id, kwargs",
+    "env=gymnasium env.wrappers=a.B": "env.wrappers=a.B is of the wrong kind. Accepted: a list. Try 'env.wrappers=[a.B",
     "algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
     "+algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",
     "++algo.gama=1": "Unknown key 'algo.gama'. Did you mean 'algo.gamma'?",

@@ -111,6 +111,8 @@ def _no_key(parts: Sequence[str], depth: int, node: Any, reference: DictConfig, 
     translated = names.ours(parts[depth]) if depth == len(parts) - 1 else None
     if near is not None and takes is not None and parts[-1].startswith(near):  # epsilon is eps, where there is an eps
         translated = None
+    if translated == f"{parent}=<option>" and near is None:  # the group is chosen: list its keys
+        translated = None
     guess = translated or (namesakes[0] if namesakes else near and ".".join(filter(None, (parent, near, rest))))
     if translated and value == LINEAR and (name := translated.rpartition(".")[2]) in SCHEDULED:
         guess = f"algo.schedules.{name}"

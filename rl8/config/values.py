@@ -110,8 +110,9 @@ def _alike(key: str, value: Any, before: Any) -> Any:
         return like(key, value, before)
     if isinstance(before, (list, Mapping)) and not isinstance(value, type(before)):
         noun = "a list" if isinstance(before, list) else "a mapping"
+        advised = [value] if before == [] and isinstance(value, (str, int, float)) else before
         raise TypeError(
-            f"{key}={as_text(value)} is of the wrong kind. Accepted: {noun}. Try '{key}={as_text(before)}'."
+            f"{key}={as_text(value)} is of the wrong kind. Accepted: {noun}. Try '{key}={as_text(advised)}'."
         )
     if isinstance(before, list) and before and isinstance(value, list):
         try:
