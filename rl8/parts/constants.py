@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rl8.callbacks import Callback, Trainer
 from rl8.checks import check_range, unknown_metric
+from rl8.env.base import Env
 from rl8.ppo.schedules import Schedule
 from rl8.rng import forked
 
@@ -180,6 +181,8 @@ def _try(env: Any, settings: Sequence[Mapping[str, Any]]) -> None:
         TypeError: If a value is of another kind.
         ValueError: If it does not take them.
     """
+    if type(env).configure is not Env.configure:
+        return  # it has a way of its own, which may not be undone
     if not env.parameters:
         raise ValueError(
             f"{type(env).__name__} has no constants that can be set while it runs. Accepted: environments that declare "

@@ -124,6 +124,18 @@ def test_what_does_not_fit_the_run_is_refused_before_it_is_created(tmp_path, env
     trainer.close()
 
 
+def test_an_environment_with_a_way_of_its_own_is_not_tried(tmp_path):
+    given = []
+
+    class Own(CartPole):
+        def configure(self, config):
+            given.extend(config or ())
+
+    trainer = Trainer(Own, callbacks=[Randomize({"wind": 3.0})], output_dir=str(tmp_path / "run"), **QUIET)
+    trainer.check()
+    assert given == []
+
+
 def test_a_metric_of_evaluations_changes_the_level(tmp_path):
     watching = Curriculum([{"gravity": g} for g in (1.0, 2.0, 3.0)], metric="eval/returns/mean", up=-1e9, wait=2)
     trainer = run(tmp_path, CartPole, watching, steps=64, steps_per_eval=2)
