@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from rl8.parallel import launched
 from rl8.ppo.effects import IDLE
 from rl8.ppo.hyperparameters import Hyperparameters
+from rl8.settings import ORIGINS
 
 Reason = Callable[[Hyperparameters, Mapping[str, Any]], str]
 
-# What a policy's weights begin as, and how it may be told from which file they come instead.
+# What a policy's weights begin as, where they come from no file.
 INITIAL: Final = ("model.hidden_gain", "model.policy_gain", "model.value_gain", "model.log_std", "network.log_std")
-FROM: Final = ("init_from", "branch", "resume")
 
 # Groups that only serve others: a key acts where another value refers to it.
 REFERRED: Final = ("network", "goal")
@@ -56,7 +56,7 @@ def unrecorded(typed: tuple[str, ...], config: Mapping[str, Any]) -> list[str]:
 
 
 def _given_weights(_: Hyperparameters, config: Mapping[str, Any]) -> str:
-    found = [name for name in FROM if config["trainer"][name] is not None]
+    found = [name for name in ORIGINS if config["trainer"][name] is not None]
     return f"all weights come from a file (trainer.{found[0]})" if found else ""
 
 
