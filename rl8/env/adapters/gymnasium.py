@@ -6,6 +6,7 @@ import copy
 import ctypes.util
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
 import typing
@@ -228,6 +229,7 @@ def _make(
             of_one = [*of_one, LastKept]
         same_step = gymnasium.vector.AutoresetMode.SAME_STEP
         options = {"wrappers": of_one, "vector_kwargs": {"autoreset_mode": same_step, "copy": False}}
+    # where EGL is not installed, Gymnasium tries what else may draw
     if kwargs.get("render_mode") == "rgb_array" and ctypes.util.find_library("EGL"):
         draw_without_screen()
     with made_of(_asked(id, kwargs), lambda: _hint(id, kwargs, vectorization)):
@@ -273,7 +275,8 @@ def _hint(id: str, kwargs: Mapping[str, Any], vectorization: str) -> str:
         if near:
             return f" Did you mean env.id={near}?"
         elsewhere = "env.id=module:Name-v0, e.g. env.id=ale_py:ALE/Pong-v5 after pip install ale-py"
-        if colon and "No module named" in str(sys.exc_info()[1]):
+        package = id.partition(":")[0].partition(".")[0]
+        if colon and package and importlib.util.find_spec(package) is None:
             return " It is looked for in the folder where the command is typed, and among what is installed."
         return "" if colon else f" A module that registers tasks is named before a colon: {elsewhere}."
     creator: Any = gymnasium.registry[name].entry_point
